@@ -1,0 +1,140 @@
+//! Queries of every kind, run.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray,
+};
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::prelude::SessionContext;
+
+use super::*;
+use crate::database::{ForeignKey, Role, Table};
+
+/// Two referring tables, one of them to itself as well, and one that they refer to.
+fn shop() -> Database {
+    let integers = |rows: i64, f: &dyn Fn(i64) -> Option<i64>| Arc::new((0..rows).map(f).collect::<Int64Array>()) as ArrayRef;
+    let customer = RecordBatch::try_from_iter_with_nullable([
+        ("customer_id", integers(50, &Some), false),
+        ("name", Arc::new((0..50).map(|i| Some(format!("Customer o'{} of {}", i, i % 7))).collect::<StringArray>()) as ArrayRef, true),
+        ("vip", Arc::new((0..50).map(|i| Some(i % 9 == 0)).collect::<BooleanArray>()) as ArrayRef, true),
+        ("order", Arc::new((0..50).map(|i| Some(f64::from(i % 13) / 4.0)).collect::<Float64Array>()) as ArrayRef, true),
+    ]);
+    let orders = RecordBatch::try_from_iter_with_nullable([
+        ("order_id", integers(300, &Some), false),
+        ("customer_id", integers(300, &|i| (i % 11 != 0).then_some(i * i % 50)), true),
+        ("previous_id", integers(300, &|i| (i > 3).then_some(i / 2)), true),
+        ("day", Arc::new((0..300).map(|i| Some(15_000 + i)).collect::<Date32Array>()) as ArrayRef, true),
+        ("month", integers(300, &|i| Some(i / 30)), true),
+    ]);
+    let visits = RecordBatch::try_from_iter_with_nullable([
+        ("customer_id", integers(200, &|i| Some(i % 37)), true),
+        ("order_id", integers(200, &|i| Some(i)), true),
+        ("page", integers(200, &|i| (i % 5 != 0).then_some(i % 17)), true),
+    ]);
+    let table = |name: &str, batch: RecordBatch, key: &[&str]| {
+        Table::new(name, batch, &key.iter().map(|&k| k.to_owned()).collect::<Vec<_>>()).unwrap()
+    };
+    let foreign_key = |table, column, references| ForeignKey {
+        table,
+        columns: vec![column],
+        references,
+        references_columns: vec![0],
+    };
+    Database {
+        name: "shop".to_owned(),
+        role: Role::Train,
+        tables: vec![
+            table("customer", customer.unwrap(), &["customer_id"]),
+            table("orders", orders.unwrap(), &["order_id"]),
+            table("visits", visits.unwrap(), &[]),
+        ],
+        foreign_keys: vec![foreign_key(1, 1, 0), foreign_key(1, 2, 1), foreign_key(2, 0, 0), foreign_key(2, 1, 1)],
+    }
+}
+
+fn workload(database: &Database, kind: Kind, count: usize) -> Vec<Query> {
+    let mut generator = Generator::new(database, 3);
+    let mut queries = vec![];
+    for _ in 0..20 * count {
+        queries.extend(generator.query(kind));
+        if queries.len() == count {
+            return queries;
+        }
+    }
+    panic!("only {} of {count} queries", queries.len());
+}
+
+#[tokio::test]
+async fn queries_run_and_most_find_something() {
+    let database = shop();
+    let context = SessionContext::new();
+    database.register(&context).unwrap();
+    for kind in [Kind::Seed, Kind::Hard, Kind::Group] {
+        let queries = workload(&database, kind, 40);
+        let mut found = 0;
+        for query in &queries {
+            let batches = context.sql(&query.sql).await.expect(&query.sql).collect().await.expect(&query.sql);
+            found += usize::from(match kind {
+                Kind::Group => batches.iter().any(|batch| batch.num_rows() > 0),
+                _ => batches[0].column(0).as_primitive::<Int64Type>().value(0) > 0,
+            });
+            assert_eq!(query.tables.len(), query.joins + 1);
+        }
+        assert!(found * 100 > 65 * queries.len(), "{kind:?}: {found} of {}", queries.len());
+    }
+}
+
+#[test]
+fn workloads_have_their_shapes() {
+    let database = shop();
+    let hard = workload(&database, Kind::Hard, 300);
+    assert!(hard.iter().all(|query| (3..=6).contains(&query.joins) && (1..=7).contains(&query.filters)));
+    for feature in [
+        Feature::Composite,
+        Feature::Corr,
+        Feature::In,
+        Feature::Like,
+        Feature::M2n,
+        Feature::Ne,
+        Feature::Null,
+        Feature::Or,
+        Feature::SelfJoin,
+    ] {
+        let count = hard.iter().filter(|query| query.features.contains(&feature)).count();
+        assert!(count > 20, "{feature:?}: {count}");
+    }
+    let seed = workload(&database, Kind::Seed, 100);
+    assert!(seed.iter().all(|query| query.joins <= 2 && (1..=5).contains(&query.filters)));
+    assert!(seed.iter().any(|query| query.sql.contains(" JOIN ")) && seed.iter().any(|query| query.sql.contains(", ")));
+    assert!(workload(&database, Kind::Group, 20).iter().all(|query| query.sql.contains(" GROUP BY ")));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_queries() {
+    let database = shop();
+    assert_eq!(workload(&database, Kind::Hard, 30), workload(&database, Kind::Hard, 30));
+}
+
+#[test]
+fn a_database_without_keys_gives_single_tables() {
+    let mut database = shop();
+    database.foreign_keys.clear();
+    let mut generator = Generator::new(&database, 1);
+    assert!(!generator.can_write(Kind::Hard));
+    assert!((0..50).filter_map(|_| generator.query(Kind::Seed)).all(|query| query.joins == 0));
+    for table in &mut database.tables {
+        table.batch = table.batch.slice(0, 0);
+    }
+    assert!(!Generator::new(&database, 1).can_write(Kind::Seed));
+}
+
+#[test]
+fn aliases_are_plain_and_unique() {
+    let mut database = shop();
+    database.tables = ["order_items", "options", "other_items", "in", "as", "o"]
+        .iter()
+        .map(|name| Table::new(name, RecordBatch::new_empty(database.tables[0].batch.schema()), &[]).unwrap())
+        .collect();
+    assert_eq!(aliases(&database), ["oi", "o", "ot", "i", "a", "o_a"]);
+}

@@ -1,0 +1,177 @@
+//! `relata-train`: fits the experts to labelled plans and writes the weight folder.
+#![expect(clippy::print_stdout, reason = "a command talks on standard output")]
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::Device;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use relata_experts::config::ExpertConfig;
+use relata_experts::train::batch::TableSample;
+use relata_experts::train::data::Corpus;
+use relata_experts::train::evaluate::render;
+use relata_experts::train::fit::{Event, FitConfig, fit, steps_per_epoch};
+use relata_experts::train::optimizer::AdamWConfig;
+use relata_experts::train::{curve, export};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Fits the experts to labelled plans.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Folders with traces: databases, or folders of databases.
+    #[arg(long, required = true, num_args = 1..)]
+    traces: Vec<PathBuf>,
+    /// Where to write relata.safetensors, manifest.json and golden.json.
+    #[arg(long, default_value = "experts/weights")]
+    output: PathBuf,
+    /// Passes over the training graphs.
+    #[arg(long, default_value_t = 20.0)]
+    epochs: f64,
+    /// Number of steps, instead of epochs; 0 writes untrained weights.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Seed of parameters, batches, drawn rows and the split.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Share of the databases to hold out.
+    #[arg(long, default_value_t = 0.15)]
+    holdout: f64,
+    /// Names of the databases to hold out, instead of a share.
+    #[arg(long, num_args = 1.., value_delimiter = ',')]
+    holdout_databases: Vec<String>,
+    /// Folder of the run: checkpoint, curve.csv and curve.svg.
+    #[arg(long, default_value = ".relata/train")]
+    checkpoint: PathBuf,
+    /// Go on from the checkpoint.
+    #[arg(long)]
+    resume: bool,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = AdamWConfig::default().learning_rate)]
+    learning_rate: f32,
+    /// Decoupled weight decay.
+    #[arg(long, default_value_t = AdamWConfig::default().weight_decay)]
+    weight_decay: f32,
+    /// D: width of embeddings and states.
+    #[arg(long, default_value_t = ExpertConfig::default().width)]
+    width: usize,
+    /// Width of the hidden layers of the logical expert; twice the width unless given.
+    #[arg(long)]
+    hidden: Option<usize>,
+    /// Layers of the MLPs of the logical expert.
+    #[arg(long, default_value_t = ExpertConfig::default().node_layers)]
+    layers: usize,
+    /// Width of the hidden layers of the cell and row MLPs.
+    #[arg(long, default_value_t = ExpertConfig::default().cell_hidden)]
+    cell_hidden: usize,
+    /// Graphs of one database in a batch.
+    #[arg(long, default_value_t = FitConfig::default().graphs)]
+    graphs: usize,
+    /// Databases in a batch.
+    #[arg(long, default_value_t = FitConfig::default().databases)]
+    databases: usize,
+    /// Rows drawn from a table per step.
+    #[arg(long, default_value_t = FitConfig::default().sample.rows)]
+    rows: usize,
+    /// Columns drawn from a table per step, besides those that are read.
+    #[arg(long, default_value_t = FitConfig::default().sample.columns)]
+    columns: usize,
+    /// Steps between two evaluations; once per epoch, but not more often than every 100 steps, unless given.
+    #[arg(long)]
+    evaluate_every: Option<u64>,
+    /// Evaluations without an improvement after which the run stops.
+    #[arg(long, default_value_t = FitConfig::default().patience)]
+    patience: u32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let corpus = Corpus::read(&arguments.traces, arguments.holdout, &arguments.holdout_databases, arguments.seed)?;
+    let config = fit_config(&arguments, &corpus);
+    std::fs::create_dir_all(&arguments.checkpoint)
+        .with_context(|| format!("cannot create {}", arguments.checkpoint.display()))?;
+    println!(
+        "{} databases with {} graphs, {} held out with {}; {} parameters, {} steps",
+        corpus.training.len(),
+        corpus.training.iter().map(|database| database.graphs.len()).sum::<usize>(),
+        corpus.held_out.len(),
+        corpus.held_out.iter().map(|database| database.graphs.len()).sum::<usize>(),
+        config.experts.parameter_count(),
+        config.steps,
+    );
+
+    let bar = ProgressBar::new(config.steps)
+        .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?);
+    let started = Instant::now();
+    let mut smooth = None;
+    let fitted = fit(&corpus, &config, &Device::default().autodiff(), |event| match event {
+        Event::Step(point) => {
+            let loss = smooth.map_or(point.loss, |smooth: f32| 0.98 * smooth + 0.02 * point.loss);
+            smooth = Some(loss);
+            bar.set_position(point.step);
+            bar.set_message(format!("loss {loss:.4}"));
+        }
+        Event::Evaluation { step, score, errors } => {
+            let seconds = started.elapsed().as_secs();
+            bar.suspend(|| {
+                println!(
+                    "step {step}, {seconds} s, training loss {:.4}, held-out ln q-error {score:.4}\n{}",
+                    smooth.unwrap_or(f32::NAN),
+                    render(errors)
+                );
+            });
+        }
+    })?;
+    bar.finish_and_clear();
+
+    std::fs::write(arguments.checkpoint.join("curve.csv"), curve::to_csv(&fitted.curve))?;
+    curve::plot(&fitted.curve, &arguments.checkpoint.join("curve.svg"))?;
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    export::write(&arguments.output, &corpus, &config, &fitted, command, commit())?;
+    println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());
+    print!("{}", render(&fitted.errors));
+    if let Some(coverage) = fitted.left_out_coverage {
+        println!("coverage on a database that did not calibrate: {coverage:.3}");
+    }
+    Ok(())
+}
+
+fn fit_config(arguments: &Arguments, corpus: &Corpus) -> FitConfig {
+    let per_epoch = steps_per_epoch(corpus, arguments.graphs, arguments.databases);
+    let sizes = ExpertConfig::with_width(arguments.width);
+    FitConfig {
+        experts: ExpertConfig {
+            node_hidden: arguments.hidden.unwrap_or(sizes.node_hidden),
+            node_layers: arguments.layers,
+            cell_hidden: arguments.cell_hidden,
+            ..sizes
+        },
+        optimizer: AdamWConfig {
+            learning_rate: arguments.learning_rate,
+            weight_decay: arguments.weight_decay,
+            ..AdamWConfig::default()
+        },
+        seed: arguments.seed,
+        steps: arguments.steps.unwrap_or_else(|| (arguments.epochs * per_epoch as f64).ceil() as u64),
+        graphs: arguments.graphs,
+        databases: arguments.databases,
+        sample: TableSample { rows: arguments.rows, columns: arguments.columns },
+        evaluate_every: arguments.evaluate_every.unwrap_or_else(|| per_epoch.max(100)),
+        patience: arguments.patience,
+        checkpoint: Some(arguments.checkpoint.join("checkpoint.safetensors")),
+        resume: arguments.resume,
+        ..FitConfig::default()
+    }
+}
+
+/// The commit of the source: `RELATA_COMMIT`, or what git says.
+fn commit() -> Option<String> {
+    if let Ok(commit) = std::env::var("RELATA_COMMIT") {
+        return Some(commit);
+    }
+    let output = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,57 @@
+//! The stacked models of relata: plain arrays in, estimates with intervals out.
+//!
+//! The walk of one query through this crate, after the foundation database model (seed paper, section 3.1):
+//!
+//! 1. [`data`]: the sample and statistics of a table -> an embedding of the table and one of each column. Computed once per
+//!    table and cached by the caller.
+//! 2. [`logical`]: a plan as a feature graph -> a state per node, by typed message passing from the tables up.
+//!    [`message_passing`] orders the nodes of many plans into few large products.
+//! 3. [`heads`]: the state of a node -> the residual of its cardinality over the analytical estimate, with an interval that
+//!    is calibrated per number of joins.
+//!
+//! [`stack`] holds the three together; [`config`] fixes their sizes, names and parameters once for training and inference;
+//! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in.
+//! With the feature `train`, `train` fits the stack to labelled plans, and the command `relata-train` runs it.
+//!
+//! Invariants: this crate names no DataFusion type; inference uses no framework; whatever is wrong with weights or inputs
+//! is an [`ExpertsError`], never a panic or a NaN, because a model failure must never fail a query.
+//!
+//! Shape letters: B batch, N nodes, E edges, F features, D width, R rows, C columns.
+//!
+//! ```
+//! use relata_experts::{ExpertStack, config::ExpertConfig, fixture};
+//!
+//! # fn main() -> relata_experts::Result<()> {
+//! let config = ExpertConfig::with_width(16);
+//! let stack = ExpertStack::from_parameters(&config, &fixture::parameters(&config, 1), &[])?;
+//! let tables = [fixture::table(100, 3, 1), fixture::table(50, 2, 2)];
+//! let embeddings = [stack.embed_table(&tables[0])?, stack.embed_table(&tables[1])?];
+//! let estimates = stack.forward(&fixture::graph(2, &tables, 3), &embeddings)?;
+//! assert!(estimates.cardinalities.iter().flatten().all(|q| q.lower <= q.median && q.median <= q.upper));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod config;
+pub mod data;
+pub mod error;
+#[doc(hidden)]
+pub mod fixture;
+pub mod heads;
+pub mod logical;
+pub mod message_passing;
+pub mod mlp;
+#[cfg(feature = "prior")]
+pub mod prior;
+pub mod stack;
+#[cfg(feature = "train")]
+pub mod train;
+pub mod weights;
+
+pub use data::TableEmbedding;
+pub use error::ExpertsError;
+pub use heads::CardinalityQuantiles;
+pub use stack::{ExpertStack, PlanEstimates};
+
+/// Result of this crate.
+pub type Result<T, E = ExpertsError> = std::result::Result<T, E>;

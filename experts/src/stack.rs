@@ -1,0 +1,194 @@
+//! The stacked experts: the whole forward path on one page.
+//!
+//! table input -> data expert -> table and column embeddings -> logical expert -> node states -> cardinality head.
+//! The physical expert takes its place behind the node states.
+
+use ndarray::Array2;
+use relata_featurize::graph::{EmbeddingRef, FeatureGraph, NodeKind};
+use relata_featurize::relative::TableInput;
+
+use crate::Result;
+use crate::config::{ExpertConfig, Module};
+use crate::data::{DataExpert, TableEmbedding};
+use crate::error::{ExpertsError, check_finite, check_length};
+use crate::heads::{CardinalityHead, CardinalityQuantiles, ConformalOffset};
+use crate::logical::LogicalExpert;
+use crate::message_passing::{self, Schedule};
+use crate::mlp::Mlp;
+use crate::weights::{self, Manifest};
+
+/// The experts with their weights.
+///
+/// It is immutable and shared freely between threads; the same weights and inputs give the same numbers on one machine.
+#[derive(Debug, Clone)]
+pub struct ExpertStack {
+    config: ExpertConfig,
+    manifest: Option<Manifest>,
+    data: DataExpert,
+    logical: LogicalExpert,
+    cardinality: CardinalityHead,
+}
+
+/// What the stack says about a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanEstimates {
+    /// The state of each node: `[N, D]`.
+    pub states: Array2<f32>,
+    /// The cardinality of each node that has one, relative to its analytical estimate: `[N]`.
+    pub cardinalities: Vec<Option<CardinalityQuantiles>>,
+}
+
+impl ExpertStack {
+    /// The stack with the weights that ship with this crate.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::from_bytes`]; a released crate has none.
+    pub fn pretrained() -> Result<Self> {
+        Self::from_bytes(weights::PRETRAINED_WEIGHTS, weights::PRETRAINED_MANIFEST)
+    }
+
+    /// The stack of a weight file and its manifest.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes the weights unusable: damage, another checksum than the manifest's, another feature layout, tensors
+    /// that do not fit the configuration or are not finite.
+    pub fn from_bytes(weights: &[u8], manifest: &[u8]) -> Result<Self> {
+        let (manifest, parameters) = weights::load(weights, manifest)?;
+        let mut stack = Self::from_parameters(&manifest.config, &parameters, &manifest.conformal)?;
+        stack.manifest = Some(manifest);
+        Ok(stack)
+    }
+
+    /// The stack of a flat parameter vector, in the order of [`ExpertConfig::parameters`].
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Config`], [`ExpertsError::Shape`] or [`ExpertsError::NotFinite`].
+    pub fn from_parameters(config: &ExpertConfig, parameters: &[f32], conformal: &[ConformalOffset]) -> Result<Self> {
+        config.validate()?;
+        check_length("parameters", config.parameter_count(), parameters.len())?;
+        check_finite("the parameter vector", parameters)?;
+        let shapes = config.parameters();
+        let mlp = |module: Module| {
+            let prefix = format!("{}.", module.name());
+            let first = shapes.iter().find(|shape| shape.name.starts_with(&prefix)).map_or(0, |shape| shape.offset);
+            Mlp::new(config.mlp(module), &parameters[first..])
+        };
+        Ok(Self {
+            config: config.clone(),
+            manifest: None,
+            data: DataExpert::new(config, mlp),
+            logical: LogicalExpert::new(config, mlp),
+            cardinality: CardinalityHead::new(mlp(Module::Cardinality), conformal),
+        })
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &ExpertConfig {
+        &self.config
+    }
+
+    /// D: length of embeddings and states.
+    pub fn width(&self) -> usize {
+        self.config.width
+    }
+
+    /// Where the weights come from, if they were loaded from a file.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// Embeds a table and its columns; see [`DataExpert::embed`].
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Shape`] or [`ExpertsError::NotFinite`] for a malformed input.
+    pub fn embed_table(&self, input: &TableInput) -> Result<TableEmbedding> {
+        self.data.embed(input)
+    }
+
+    /// The state of one node from the summed states of its roles, for use during enumeration; see [`LogicalExpert::step`].
+    ///
+    /// # Shapes
+    ///
+    /// `features: [F]`, `embedding: [D]`, `roles: [roles][D]` -> `out: [D]`
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Shape`] or [`ExpertsError::NotFinite`].
+    pub fn step(
+        &self,
+        kind: NodeKind,
+        features: &[f32],
+        embedding: Option<&[f32]>,
+        roles: &[&[f32]],
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.logical.step(kind, features, embedding, roles, out)
+    }
+
+    /// The cardinality of a node above `joins` joins, relative to its analytical estimate: `state: [D]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Shape`] if the state has another length, [`ExpertsError::NotFinite`] if it is not finite.
+    pub fn cardinality(&self, state: &[f32], joins: usize) -> Result<CardinalityQuantiles> {
+        check_length("state of a node", self.width(), state.len())?;
+        check_finite("the state of a node", state)?;
+        Ok(self.cardinality.quantiles(state, joins))
+    }
+
+    /// A whole plan at once, batched by level and kind; `tables` are the embeddings that the graph's
+    /// [`EmbeddingRef`]s index.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Graph`] if the graph is malformed or refers to a table or column that is not there.
+    pub fn forward(&self, graph: &FeatureGraph, tables: &[TableEmbedding]) -> Result<PlanEstimates> {
+        let mut embeddings: Vec<Option<&[f32]>> = Vec::new();
+        let schedule = Schedule::new([graph], |_, reference| {
+            embeddings.push(embedding(tables, reference)?);
+            Ok(embeddings.len() as u32 - 1)
+        })?;
+        let states = self.logical.forward(&schedule, |row| embeddings.get(row as usize).copied().flatten())?;
+        self.estimates(graph, &schedule.positions[0], &states)
+    }
+
+    /// The head on every estimated node, and the states in the order of the graph.
+    fn estimates(&self, graph: &FeatureGraph, positions: &[u32], states: &[f32]) -> Result<PlanEstimates> {
+        let width = self.width();
+        let state = |node: usize| &states[positions[node] as usize * width..][..width];
+        let estimated: Vec<usize> = (0..graph.nodes.len()).filter(|&node| graph.nodes[node].kind.estimated()).collect();
+        let joins = message_passing::joins(graph);
+        let head_joins: Vec<u32> = estimated.iter().map(|&node| joins[node]).collect();
+        let head_states: Vec<f32> = estimated.iter().flat_map(|&node| state(node)).copied().collect();
+        let mut cardinalities = vec![None; graph.nodes.len()];
+        for (&node, quantiles) in estimated.iter().zip(self.cardinality.quantiles_batch(&head_states, &head_joins)) {
+            cardinalities[node] = Some(quantiles);
+        }
+        let ordered = (0..graph.nodes.len()).flat_map(state).copied().collect();
+        let states = Array2::from_shape_vec((graph.nodes.len(), width), ordered)
+            .map_err(|error| ExpertsError::Graph(error.to_string()))?;
+        Ok(PlanEstimates { states, cardinalities })
+    }
+}
+
+/// The embedding that `reference` names.
+fn embedding(tables: &[TableEmbedding], reference: EmbeddingRef) -> Result<Option<&[f32]>> {
+    let table = |table: u32| {
+        tables.get(table as usize).ok_or_else(|| ExpertsError::Graph(format!("no table {table} among {}", tables.len())))
+    };
+    match reference {
+        EmbeddingRef::None => Ok(None),
+        EmbeddingRef::Table { table: index } => Ok(Some(table(index)?.table.as_slice())),
+        EmbeddingRef::Column { table: index, column } => match table(index)?.column(column as usize) {
+            Some(embedding) => Ok(Some(embedding)),
+            None => Err(ExpertsError::Graph(format!("table {index} has no column {column}"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

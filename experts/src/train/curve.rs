@@ -1,0 +1,88 @@
+//! The learning curve of a run, as CSV and as a plot.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::Result;
+use crate::error::ExpertsError;
+
+/// One step on the curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// The step.
+    pub step: u64,
+    /// Mean training loss since the last point.
+    pub loss: f32,
+    /// Learning rate.
+    pub learning_rate: f32,
+    /// Mean `ln` q-error on the held-out databases, where it was measured; see [`crate::train::evaluate::score`].
+    pub held_out: Option<f32>,
+}
+
+/// The points as CSV with a header.
+pub fn to_csv(points: &[Point]) -> String {
+    let mut text = String::from("step,loss,learning_rate,held_out\n");
+    for Point { step, loss, learning_rate, held_out } in points {
+        let held_out = held_out.map(|score| score.to_string()).unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{step},{loss},{learning_rate},{held_out}");
+    }
+    text
+}
+
+/// Plots training loss and held-out error over steps as SVG.
+///
+/// # Errors
+///
+/// [`ExpertsError::Training`] if the file cannot be drawn.
+pub fn plot(points: &[Point], path: &Path) -> Result<()> {
+    draw(points, path).map_err(|error| ExpertsError::Training(format!("cannot plot {}: {error}", path.display())))
+}
+
+fn draw(points: &[Point], path: &Path) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let losses: Vec<(f64, f64)> = points.iter().map(|point| (point.step as f64, f64::from(point.loss))).collect();
+    let scores: Vec<(f64, f64)> = points
+        .iter()
+        .filter_map(|point| Some((point.step as f64, f64::from(point.held_out?))))
+        .collect();
+    let last = points.last().map_or(1.0, |point| point.step.max(1) as f64);
+    let highest = losses.iter().chain(&scores).map(|point| point.1).filter(|y| y.is_finite()).fold(1e-3, f64::max);
+    let root = SVGBackend::new(path, (900, 500)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .margin(20)
+        .x_label_area_size(40)
+        .y_label_area_size(50)
+        .build_cartesian_2d(0.0..last, 0.0..highest * 1.05)?;
+    chart.configure_mesh().x_desc("step").y_desc("ln").draw()?;
+    chart
+        .draw_series(LineSeries::new(losses, &BLUE))?
+        .label("training loss (pinball)")
+        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLUE));
+    chart
+        .draw_series(LineSeries::new(scores, &RED))?
+        .label("held-out ln q-error")
+        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], RED));
+    chart.configure_series_labels().border_style(BLACK).draw()?;
+    root.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curve_is_written_as_csv_and_svg() {
+        let point = |step, held_out| Point { step, loss: 1.0 / step as f32, learning_rate: 0.1, held_out };
+        let points = [point(1, None), point(2, Some(0.5)), point(3, None)];
+        assert_eq!(to_csv(&points).lines().nth(2), Some("2,0.5,0.1,0.5"));
+        let path = std::env::temp_dir().join(format!("relata-curve-{}.svg", std::process::id()));
+        plot(&points, &path).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("</svg>"));
+        plot(&[], &path).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+}

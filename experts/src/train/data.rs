@@ -1,0 +1,196 @@
+//! Traces -> databases to train on and databases held out, and the batches of an epoch.
+
+use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::SeedableRng;
+use relata_featurize::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
+use relata_featurize::trace::{self, DatabaseTrace, LabelledGraph};
+
+use crate::Result;
+use crate::error::{ExpertsError, check_finite, check_length};
+use crate::heads::{JOIN_BUCKETS, join_bucket};
+use crate::message_passing::joins;
+
+/// The labelled databases of a training run.
+#[derive(Debug, Clone, Default)]
+pub struct Corpus {
+    /// Databases that are trained on.
+    pub training: Vec<DatabaseTrace>,
+    /// Databases that are held out: they stop the run, and calibrate the intervals.
+    pub held_out: Vec<DatabaseTrace>,
+}
+
+/// A labelled node that the cardinality head answers for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// Index of the node in its graph.
+    pub node: usize,
+    /// Number of joins at and below the node.
+    pub joins: u32,
+    /// `ln(max(1, rows))` of the analytical estimate.
+    pub base: f32,
+    /// `ln(max(1, rows))` of the truth.
+    pub label: f32,
+}
+
+/// The labelled nodes of a graph.
+pub fn targets(graph: &LabelledGraph) -> Vec<Target> {
+    let joins = joins(&graph.graph);
+    let nodes = graph.graph.nodes.iter().zip(&graph.labels).enumerate();
+    nodes
+        .filter(|(_, (node, _))| node.kind.estimated())
+        .filter_map(|(index, (node, label))| {
+            let (base, label) = (node.base?, (*label)?);
+            (base.is_finite() && label.is_finite()).then_some(Target { node: index, joins: joins[index], base, label })
+        })
+        .collect()
+}
+
+impl Corpus {
+    /// Reads every database below `folders`, drops what cannot be trained on, and holds out a `share` of the databases,
+    /// those named in `names` for certain.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Featurize`] if a trace cannot be read, [`ExpertsError::Training`] if no database is left.
+    pub fn read(folders: &[PathBuf], share: f64, names: &[String], seed: u64) -> Result<Self> {
+        let mut databases = Vec::new();
+        for folder in folders {
+            databases.extend(read_folder(folder)?);
+        }
+        Self::split(databases, share, names, seed)
+    }
+
+    /// Splits databases; see [`Self::read`].
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Training`] if no usable database is left to train on, or a name is not found.
+    pub fn split(databases: Vec<DatabaseTrace>, share: f64, names: &[String], seed: u64) -> Result<Self> {
+        let mut databases: Vec<DatabaseTrace> = databases.into_iter().filter_map(usable).collect();
+        databases.sort_by(|left, right| left.name.cmp(&right.name));
+        if let Some(name) = names.iter().find(|&name| databases.iter().all(|database| database.name != *name)) {
+            return Err(ExpertsError::Training(format!("no database is called {name}")));
+        }
+        let (mut held_out, mut training): (Vec<_>, Vec<_>) =
+            databases.into_iter().partition(|database| names.contains(&database.name));
+        if names.is_empty() {
+            training.shuffle(&mut StdRng::seed_from_u64(seed));
+            let count = ((training.len() as f64 * share).ceil() as usize).min(training.len().saturating_sub(1));
+            held_out = training.split_off(training.len() - count);
+        }
+        if training.is_empty() {
+            return Err(ExpertsError::Training("no labelled database is left to train on".to_owned()));
+        }
+        Ok(Self { training, held_out })
+    }
+
+    /// The weight of a node of each join bucket: one over the square root of their number, scaled to a mean of 1 over all
+    /// nodes, so that filters, which every query has many of, do not drown the joins.
+    pub fn bucket_weights(&self) -> [f32; JOIN_BUCKETS] {
+        let mut counts = [0usize; JOIN_BUCKETS];
+        for target in self.training.iter().flat_map(|database| &database.graphs).flat_map(targets) {
+            counts[join_bucket(target.joins as usize)] += 1;
+        }
+        let roots = counts.map(|count| (count.max(1) as f32).sqrt());
+        let scale = counts.iter().sum::<usize>() as f32 / counts.iter().zip(roots).map(|(&n, root)| n as f32 / root).sum::<f32>();
+        roots.map(|root| scale / root)
+    }
+}
+
+/// Reads every database below `folder`, or the folder itself if it is one.
+fn read_folder(folder: &Path) -> Result<Vec<DatabaseTrace>> {
+    if folder.join("graphs.arrow").is_file() {
+        return Ok(vec![DatabaseTrace::read(folder)?]);
+    }
+    Ok(trace::read_all(folder)?)
+}
+
+/// A database without its unusable graphs; `None` if a table is malformed or nothing is left.
+fn usable(mut database: DatabaseTrace) -> Option<DatabaseTrace> {
+    if database.tables.iter().any(|table| check_table(table).is_err()) {
+        return None;
+    }
+    database.graphs.retain(|graph| {
+        graph.graph.is_valid() && graph.labels.len() == graph.graph.nodes.len() && !targets(graph).is_empty()
+    });
+    (!database.graphs.is_empty()).then_some(database)
+}
+
+fn check_table(table: &TableInput) -> Result<()> {
+    check_length("cells of a table", table.rows * table.columns * CELL_FEATURES, table.cells.len())?;
+    check_length("column statistics of a table", table.columns * COLUMN_STATISTICS, table.column_statistics.len())?;
+    check_length("table statistics", TABLE_STATISTICS, table.table_statistics.len())?;
+    check_finite("cells", &table.cells)?;
+    check_finite("column statistics", &table.column_statistics)?;
+    check_finite("table statistics", &table.table_statistics)
+}
+
+/// A chunk of a batch: graphs of one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Index of the database.
+    pub database: usize,
+    /// Indices of its graphs.
+    pub graphs: Vec<usize>,
+}
+
+/// The batches of epoch `epoch`: every graph once, `graphs` of one database together, `databases` chunks to a batch. The
+/// same seed and epoch give the same batches.
+pub fn epoch(corpus: &[DatabaseTrace], graphs: usize, databases: usize, seed: u64, epoch: u64) -> Vec<Vec<Chunk>> {
+    let mut random = StdRng::seed_from_u64(seed ^ epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut chunks = Vec::new();
+    for (database, trace) in corpus.iter().enumerate() {
+        let mut order: Vec<usize> = (0..trace.graphs.len()).collect();
+        order.shuffle(&mut random);
+        chunks.extend(order.chunks(graphs.max(1)).map(|chunk| Chunk { database, graphs: chunk.to_vec() }));
+    }
+    chunks.shuffle(&mut random);
+    chunks.chunks(databases.max(1)).map(<[Chunk]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::database;
+
+    #[test]
+    fn an_epoch_visits_every_graph_once() {
+        let corpus = [database(5, 1), database(9, 2)];
+        let batches = epoch(&corpus, 2, 3, 7, 0);
+        let mut seen: Vec<(usize, usize)> =
+            batches.iter().flatten().flat_map(|chunk| chunk.graphs.iter().map(|&graph| (chunk.database, graph))).collect();
+        seen.sort_unstable();
+        let all: Vec<_> = (0..5).map(|graph| (0, graph)).chain((0..9).map(|graph| (1, graph))).collect();
+        assert_eq!(seen, all);
+        assert_eq!(batches, epoch(&corpus, 2, 3, 7, 0));
+        assert_ne!(batches, epoch(&corpus, 2, 3, 7, 1));
+    }
+
+    #[test]
+    fn databases_are_held_out_whole() {
+        let databases: Vec<_> = (0..10).map(|seed| database(3, seed)).collect();
+        let corpus = Corpus::split(databases.clone(), 0.2, &[], 1).unwrap();
+        assert_eq!((corpus.training.len(), corpus.held_out.len()), (8, 2));
+        let named = Corpus::split(databases.clone(), 0.2, &["database-3".to_owned()], 1).unwrap();
+        assert_eq!(named.held_out.iter().map(|database| database.name.as_str()).collect::<Vec<_>>(), ["database-3"]);
+        assert!(Corpus::split(databases, 0.2, &["nowhere".to_owned()], 1).is_err());
+        assert!(Corpus::split(Vec::new(), 0.2, &[], 1).is_err());
+    }
+
+    #[test]
+    fn rare_buckets_weigh_more() {
+        let corpus = Corpus { training: vec![database(20, 1)], held_out: Vec::new() };
+        let weights = corpus.bucket_weights();
+        assert!(weights[0] < weights[2], "{weights:?}");
+        let all: Vec<f32> = corpus.training[0]
+            .graphs
+            .iter()
+            .flat_map(targets)
+            .map(|target| weights[join_bucket(target.joins as usize)])
+            .collect();
+        assert!((all.iter().sum::<f32>() / all.len() as f32 - 1.0).abs() < 1e-3);
+    }
+}

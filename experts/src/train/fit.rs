@@ -1,0 +1,207 @@
+//! The training loop: data expert, logical expert and head together, end to end, on the labels of whole plans.
+//!
+//! The seed paper pre-trains the experts one after the other (section 3.2); trained together on plan labels, the embeddings
+//! learn what the estimates need, from one corpus and in one run. A step depends on the seed and its number only, so that a
+//! resumed run goes on exactly as it would have.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::Result;
+use crate::config::ExpertConfig;
+use crate::heads::ConformalOffset;
+use crate::stack::ExpertStack;
+use crate::train::batch::{Batch, TableSample};
+use crate::train::calibrate::{conformal_offsets, left_out_coverage};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::curve::Point;
+use crate::train::data::{Chunk, Corpus, epoch};
+use crate::train::evaluate::{self, Outcome};
+use crate::train::model::TrainingStack;
+use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
+use crate::weights::HeldOutErrors;
+
+/// Settings of a run.
+#[derive(Debug, Clone)]
+pub struct FitConfig {
+    /// Sizes of the stack.
+    pub experts: ExpertConfig,
+    /// Optimizer.
+    pub optimizer: AdamWConfig,
+    /// Seed of the parameters, the batches and the drawn rows.
+    pub seed: u64,
+    /// Number of steps.
+    pub steps: u64,
+    /// Graphs of one database in a batch.
+    pub graphs: usize,
+    /// Databases in a batch.
+    pub databases: usize,
+    /// Rows and columns of a table in a batch.
+    pub sample: TableSample,
+    /// Steps between two evaluations.
+    pub evaluate_every: u64,
+    /// Evaluations without an improvement after which the run stops.
+    pub patience: u32,
+    /// Where to keep a checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Time between two checkpoints.
+    pub checkpoint_every: Duration,
+    /// Whether to go on from the checkpoint, if there is one.
+    pub resume: bool,
+}
+
+impl Default for FitConfig {
+    fn default() -> Self {
+        Self {
+            experts: ExpertConfig::default(),
+            optimizer: AdamWConfig::default(),
+            seed: 1,
+            steps: 2000,
+            graphs: 64,
+            databases: 4,
+            sample: TableSample { rows: 64, columns: 24 },
+            evaluate_every: 200,
+            patience: 10,
+            checkpoint: None,
+            checkpoint_every: Duration::from_secs(120),
+            resume: false,
+        }
+    }
+}
+
+/// What a run reports while it goes on.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step was taken.
+    Step(&'a Point),
+    /// The averaged weights were evaluated on the held-out databases.
+    Evaluation {
+        /// The step.
+        step: u64,
+        /// See [`evaluate::score`].
+        score: f32,
+        /// By number of joins.
+        errors: &'a [HeldOutErrors],
+    },
+}
+
+/// The result of a run.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// The averaged parameters with the best score on the held-out databases.
+    pub parameters: Vec<f32>,
+    /// The step they are from.
+    pub step: u64,
+    /// Calibration of their intervals.
+    pub conformal: Vec<ConformalOffset>,
+    /// Their errors on the held-out databases, with calibrated intervals.
+    pub errors: Vec<HeldOutErrors>,
+    /// Coverage of the 90% intervals on databases that neither trained nor calibrated them.
+    pub left_out_coverage: Option<f64>,
+    /// The learning curve.
+    pub curve: Vec<Point>,
+}
+
+/// Number of steps in which every graph is seen once.
+pub fn steps_per_epoch(corpus: &Corpus, graphs: usize, databases: usize) -> u64 {
+    let chunks: usize = corpus.training.iter().map(|database| database.graphs.len().div_ceil(graphs.max(1))).sum();
+    chunks.div_ceil(databases.max(1)) as u64
+}
+
+/// Fits the stack to a corpus.
+///
+/// # Errors
+///
+/// [`crate::ExpertsError`] for an unusable configuration, corpus or checkpoint.
+pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: impl FnMut(Event<'_>)) -> Result<Fitted> {
+    config.experts.validate()?;
+    let mut state = start(config)?;
+    let per_epoch = steps_per_epoch(corpus, config.graphs, config.databases).max(1);
+    let bucket_weights = corpus.bucket_weights();
+    let mut curve = Vec::new();
+    let mut batches: (u64, Vec<Vec<Chunk>>) = (u64::MAX, Vec::new());
+    let mut saved = Instant::now();
+    while state.run.step < config.steps && state.stale < config.patience {
+        let step = state.run.step;
+        if batches.0 != step / per_epoch {
+            batches = (step / per_epoch, epoch(&corpus.training, config.graphs, config.databases, config.seed, step / per_epoch));
+        }
+        let chunks = &batches.1[(step % per_epoch) as usize];
+        let mut random = StdRng::seed_from_u64(config.seed.rotate_left(32) ^ step);
+        let batch = Batch::new(&corpus.training, chunks, &bucket_weights, config.sample, &mut random)?;
+        let (loss, gradient) = TrainingStack::new(&config.experts, &state.run.parameters, device).step(&batch);
+        let rate = learning_rate(config.optimizer.learning_rate, step, config.steps);
+        state.run.update(&config.optimizer, rate, &gradient);
+        let mut point = Point { step: step + 1, loss, learning_rate: rate, held_out: None };
+        if (step + 1) % config.evaluate_every.max(1) == 0 || step + 1 == config.steps {
+            point.held_out = evaluate(corpus, config, &mut state, &mut report)?;
+        }
+        report(Event::Step(&point));
+        curve.push(point);
+        if let Some(path) = config.checkpoint.as_ref().filter(|_| saved.elapsed() >= config.checkpoint_every) {
+            state.write(path, &config.experts, config.seed)?;
+            saved = Instant::now();
+        }
+    }
+    if let Some(path) = config.checkpoint.as_ref().filter(|_| !curve.is_empty()) {
+        state.write(path, &config.experts, config.seed)?;
+    }
+    finish(corpus, config, state, curve)
+}
+
+/// A fresh run, or the one of the checkpoint.
+fn start(config: &FitConfig) -> Result<Checkpoint> {
+    if let Some(path) = config.checkpoint.as_ref().filter(|path| config.resume && path.exists()) {
+        return Checkpoint::read(path, &config.experts, config.seed);
+    }
+    let run = AdamW::new(&config.experts, initial_parameters(&config.experts, config.seed));
+    Ok(Checkpoint { best: run.average.clone(), run, best_score: f32::INFINITY, best_step: 0, stale: 0 })
+}
+
+/// Evaluates the averaged weights and keeps them if they are the best so far; without held-out databases the last ones are.
+fn evaluate(
+    corpus: &Corpus,
+    config: &FitConfig,
+    state: &mut Checkpoint,
+    report: &mut impl FnMut(Event<'_>),
+) -> Result<Option<f32>> {
+    let step = state.run.step;
+    if corpus.held_out.is_empty() {
+        (state.best, state.best_step) = (state.run.average.clone(), step);
+        return Ok(None);
+    }
+    let outcomes = outcomes(corpus, config, &state.run.average, &[])?;
+    let score = evaluate::score(&outcomes, corpus.held_out.len());
+    report(Event::Evaluation { step, score, errors: &evaluate::errors(&outcomes) });
+    if score < state.best_score {
+        (state.best, state.best_score, state.best_step, state.stale) = (state.run.average.clone(), score, step, 0);
+    } else {
+        state.stale += 1;
+    }
+    Ok(Some(score))
+}
+
+fn outcomes(corpus: &Corpus, config: &FitConfig, parameters: &[f32], conformal: &[ConformalOffset]) -> Result<Vec<Outcome>> {
+    evaluate::outcomes(&ExpertStack::from_parameters(&config.experts, parameters, conformal)?, &corpus.held_out)
+}
+
+/// Calibrates the best weights.
+fn finish(corpus: &Corpus, config: &FitConfig, state: Checkpoint, curve: Vec<Point>) -> Result<Fitted> {
+    let [lower, _, upper] = config.experts.quantiles.map(f64::from);
+    let miss = 1.0 - (upper - lower);
+    let uncalibrated = outcomes(corpus, config, &state.best, &[])?;
+    let conformal = conformal_offsets(&uncalibrated, miss);
+    let calibrated = outcomes(corpus, config, &state.best, &conformal)?;
+    Ok(Fitted {
+        parameters: state.best,
+        step: state.best_step,
+        errors: evaluate::errors(&calibrated),
+        left_out_coverage: left_out_coverage(&uncalibrated, corpus.held_out.len(), miss),
+        conformal,
+        curve,
+    })
+}

@@ -1,0 +1,22 @@
+//! Training of the stack from labelled plans, with burn.
+//!
+//! The walk of a run: [`data`] reads traces and splits them by database; [`batch`] turns graphs of a few databases into
+//! arrays; [`model`] is the forward pass with gradients; [`optimizer`] takes the step; [`evaluate`] measures q-errors on the
+//! held-out databases through the inference path; [`calibrate`] fits the intervals; [`export`] writes the weight file.
+//! [`fit`] is the loop around them, [`checkpoint`] what it resumes from, [`curve`] what it plots.
+//!
+//! The loop knows no backend: it runs on the [`burn::tensor::Device`] it is given.
+
+pub mod batch;
+pub mod calibrate;
+pub mod checkpoint;
+pub mod curve;
+pub mod data;
+pub mod evaluate;
+pub mod export;
+pub mod fit;
+pub mod model;
+pub mod optimizer;
+
+#[cfg(test)]
+pub(crate) mod tests;

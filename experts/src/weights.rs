@@ -1,0 +1,146 @@
+//! Weight files: safetensors with f32 tensors, next to a JSON manifest that says where they come from.
+
+use std::collections::BTreeMap;
+
+use relata_featurize::graph::LAYOUT_VERSION;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Result;
+use crate::config::ExpertConfig;
+use crate::error::{ExpertsError, check_finite, check_length};
+use crate::heads::ConformalOffset;
+
+/// The weights that ship with this crate.
+pub const PRETRAINED_WEIGHTS: &[u8] = include_bytes!("../weights/relata.safetensors");
+
+/// Their manifest.
+pub const PRETRAINED_MANIFEST: &[u8] = include_bytes!("../weights/manifest.json");
+
+/// Where a weight file comes from, and what it needs to be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// SHA-256 of the weight file, hexadecimal.
+    pub sha256: String,
+    /// [`LAYOUT_VERSION`] of the traces it was trained on.
+    pub layout_version: u32,
+    /// The sizes.
+    pub config: ExpertConfig,
+    /// Seed of the training run.
+    pub seed: u64,
+    /// Steps of the training run that made these weights; 0 for untrained ones.
+    pub steps: u64,
+    /// The command that made it.
+    pub command: String,
+    /// Commit of the source, if it was known.
+    pub commit: Option<String>,
+    /// What it was trained on.
+    pub corpus: Corpus,
+    /// Calibration of the interval, per [`crate::heads::join_bucket`].
+    pub conformal: Vec<ConformalOffset>,
+    /// Errors on the held-out databases.
+    pub held_out: Vec<HeldOutErrors>,
+    /// Coverage of the intervals on databases that neither trained nor calibrated them, where that could be measured.
+    pub left_out_coverage: Option<f64>,
+}
+
+/// The traces of a training run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Corpus {
+    /// Databases that were trained on.
+    pub databases: Vec<String>,
+    /// Databases that were held out for early stopping and calibration.
+    pub held_out: Vec<String>,
+    /// Number of graphs trained on.
+    pub graphs: usize,
+    /// Number of graphs held out.
+    pub held_out_graphs: usize,
+}
+
+/// q-errors of the analytical estimate and of the expert on held-out databases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldOutErrors {
+    /// Number of joins, or "all".
+    pub joins: String,
+    /// Number of nodes.
+    pub nodes: usize,
+    /// 50%, 90%, 95% and 99% of the q-error of the analytical estimate.
+    pub base: [f64; 4],
+    /// The same of the expert's median.
+    pub expert: [f64; 4],
+    /// Share of labels within the expert's calibrated interval.
+    pub coverage: f64,
+}
+
+/// Reads and verifies a weight file: the manifest and the flat parameter vector.
+///
+/// # Errors
+///
+/// See [`crate::ExpertStack::from_bytes`].
+pub fn load(weights: &[u8], manifest: &[u8]) -> Result<(Manifest, Vec<f32>)> {
+    let manifest: Manifest = serde_json::from_slice(manifest)?;
+    if manifest.layout_version != LAYOUT_VERSION {
+        return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: manifest.layout_version });
+    }
+    manifest.config.validate()?;
+    let tensors = SafeTensors::deserialize(weights)?;
+    let found = sha256(weights);
+    if found != manifest.sha256 {
+        return Err(ExpertsError::Checksum { expected: manifest.sha256, found });
+    }
+    let parameters = from_tensors(&manifest.config, &tensors)?;
+    Ok((manifest, parameters))
+}
+
+/// The flat parameter vector of a safetensors file that holds exactly the tensors of `config`.
+///
+/// # Errors
+///
+/// [`ExpertsError::Tensor`] for a missing, superfluous or misshaped tensor, [`ExpertsError::NotFinite`] for NaN or infinity.
+pub fn from_tensors(config: &ExpertConfig, tensors: &SafeTensors<'_>) -> Result<Vec<f32>> {
+    let shapes = config.parameters();
+    let mut parameters = Vec::with_capacity(config.parameter_count());
+    for shape in &shapes {
+        let expected = format!("F32 {:?}", shape.shape);
+        let mismatch = |found: String| ExpertsError::Tensor { name: shape.name.clone(), expected: expected.clone(), found };
+        let tensor = tensors.tensor(&shape.name).map_err(|_| mismatch("none".to_owned()))?;
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape.shape {
+            return Err(mismatch(format!("{:?} {:?}", tensor.dtype(), tensor.shape())));
+        }
+        let bytes = tensor.data().chunks_exact(4);
+        parameters.extend(bytes.map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])));
+        check_finite(&format!("tensor {}", shape.name), &parameters[shape.range()])?;
+    }
+    if let Some(name) = tensors.names().into_iter().find(|&name| shapes.iter().all(|shape| shape.name != name)) {
+        let (expected, found) = ("none".to_owned(), "a tensor of no model".to_owned());
+        return Err(ExpertsError::Tensor { name: name.to_owned(), expected, found });
+    }
+    Ok(parameters)
+}
+
+/// The safetensors file of a flat parameter vector.
+///
+/// # Errors
+///
+/// [`ExpertsError::Shape`] if `parameters` is not as long as `config` says.
+pub fn to_bytes(config: &ExpertConfig, parameters: &[f32]) -> Result<Vec<u8>> {
+    check_length("parameters", config.parameter_count(), parameters.len())?;
+    let shapes = config.parameters();
+    let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let mut tensors = BTreeMap::new();
+    for shape in &shapes {
+        let range = shape.range();
+        let data = &bytes[range.start * 4..range.end * 4];
+        tensors.insert(shape.name.as_str(), TensorView::new(Dtype::F32, shape.shape.clone(), data)?);
+    }
+    Ok(safetensors::serialize(tensors, None)?)
+}
+
+/// SHA-256 of `bytes`, hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

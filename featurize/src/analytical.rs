@@ -1,0 +1,295 @@
+//! Row estimates and upper bounds of sets of joined relations from the profiles alone.
+//!
+//! The estimate of a set is built along its canonical decomposition ([`JoinGraph::last`]), so that a set has one estimate
+//! however the plan joins it: rows of the rest, times rows of the last relation, times the share of pairs that match. The
+//! share comes from common values matched with each other and uniform remainders (PostgreSQL's `eqjoinsel`, Selinger et al.
+//! SIGMOD 1979 for the remainders); the bound multiplies the rest's bound with the largest degree of the join key (the
+//! simplest of the degree-sequence bounds; Deeds, Suciu, Balazinska, "SafeBound", SIGMOD 2023).
+
+use std::sync::Arc;
+
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
+
+use crate::join_graph::{JoinGraph, KeyMember, RelationSet, Residual};
+use crate::profile::TableProfile;
+use crate::selectivity::{FilterEstimate, estimate_filters};
+use crate::sketch::ColumnSketch;
+
+/// Where the estimator finds the profile of a scanned table.
+pub trait Profiles {
+    /// The profile of the table that `scan` reads.
+    fn profile(&self, scan: &TableScan) -> Option<Arc<TableProfile>>;
+
+    /// Rows of a plan that is no base table; `None` when unknown.
+    fn derived_rows(&self, _plan: &LogicalPlan) -> Option<f64> {
+        None
+    }
+}
+
+/// Rows of one relation.
+#[derive(Debug, Clone)]
+pub struct RelationEstimate {
+    /// The profile, of a profiled base table.
+    pub profile: Option<Arc<TableProfile>>,
+    /// The filters, of a profiled base table.
+    pub filter: Option<FilterEstimate>,
+    /// Rows without filters; `None` when nothing is known.
+    pub base_rows: Option<f64>,
+    /// Rows that pass the filters.
+    pub rows: f64,
+    /// Upper bound of `rows`.
+    pub bound: f64,
+}
+
+/// Rows of a set of joined relations.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SetEstimate {
+    /// Rows.
+    pub rows: f64,
+    /// Rows without any filter.
+    pub unfiltered: f64,
+    /// Upper bound of the rows.
+    pub bound: f64,
+}
+
+/// Statistics of the keys that join a set with one more relation.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct JoinKeys {
+    /// Key classes shared by both sides.
+    pub count: usize,
+    /// Share of the pairs of rows that match.
+    pub selectivity: f64,
+    /// Distinct keys on the set's side.
+    pub distinct_set: f64,
+    /// Distinct keys of the relation.
+    pub distinct_relation: f64,
+    /// Largest degree of the key in the set's base table.
+    pub max_set: f64,
+    /// Largest degree of the key in the relation.
+    pub max_relation: f64,
+    /// Mean degree of a row's own key in the set's base table: sum of squares / rows.
+    pub skew_set: f64,
+    /// Mean degree of a row's own key in the relation.
+    pub skew_relation: f64,
+    /// Share of NULL keys on the set's side.
+    pub null_set: f64,
+    /// Share of NULL keys in the relation.
+    pub null_relation: f64,
+    /// Whether the bound may multiply with `max_relation`.
+    pub provable: bool,
+    /// Whether both sides are the same base table.
+    pub same_table: bool,
+}
+
+/// Rows assumed of a relation nothing is known about.
+const UNKNOWN_ROWS: f64 = 1000.0;
+
+/// Estimates the sets of relations of one join graph.
+#[derive(Debug)]
+pub struct JoinEstimator<'a> {
+    /// The graph.
+    pub graph: &'a JoinGraph,
+    /// Its relations.
+    pub relations: Vec<RelationEstimate>,
+}
+
+impl<'a> JoinEstimator<'a> {
+    /// Runs the filters of every relation on its sample.
+    pub fn new(graph: &'a JoinGraph, profiles: &dyn Profiles) -> Self {
+        let relations = graph.relations.iter().map(|relation| {
+            let profile = relation.scan.as_ref().and_then(|scan| profiles.profile(scan));
+            match profile {
+                Some(profile) => {
+                    let filter = estimate_filters(&profile, &relation.table_filters);
+                    RelationEstimate {
+                        base_rows: Some(profile.rows),
+                        rows: filter.rows,
+                        bound: filter.bound,
+                        filter: Some(filter),
+                        profile: Some(profile),
+                    }
+                }
+                None => {
+                    let base_rows = profiles.derived_rows(&relation.plan);
+                    let selectivity = 0.2f64.powi(relation.filters.len() as i32);
+                    let rows = base_rows.unwrap_or(UNKNOWN_ROWS) * selectivity;
+                    RelationEstimate { profile: None, filter: None, base_rows, rows, bound: f64::INFINITY }
+                }
+            }
+        });
+        Self { graph, relations: relations.collect() }
+    }
+
+    /// Whether every relation is a profiled base table.
+    pub fn is_complete(&self) -> bool {
+        self.relations.iter().all(|relation| relation.profile.is_some())
+    }
+
+    /// The estimate of one relation.
+    pub fn single(&self, relation: usize) -> SetEstimate {
+        let one = &self.relations[relation];
+        SetEstimate { rows: one.rows, unfiltered: one.base_rows.unwrap_or(UNKNOWN_ROWS), bound: one.bound }
+    }
+
+    /// The estimate of `set` and `relation` joined, from that of `set`, and the keys between them.
+    pub fn extend(&self, set: RelationSet, estimate: &SetEstimate, relation: usize) -> (SetEstimate, JoinKeys) {
+        let keys = self.keys(set, relation);
+        let one = self.single(relation);
+        let both = set.union(RelationSet::single(relation));
+        let applies = |r: &&Residual| r.relations.is_subset(both) && !r.relations.is_subset(set);
+        let residual: f64 =
+            self.graph.residuals.iter().filter(applies).map(|r| residual_selectivity(&r.expr)).product();
+        let mut bound = estimate.bound * one.bound;
+        if keys.count > 0 && keys.provable {
+            bound = bound.min(estimate.bound * keys.max_relation.max(0.0));
+            if set.len() == 1 {
+                bound = bound.min(one.bound * keys.max_set.max(0.0));
+            }
+        }
+        let rows = (estimate.rows * one.rows * keys.selectivity * residual).min(bound);
+        let unfiltered = estimate.unfiltered * one.unfiltered * keys.selectivity;
+        (SetEstimate { rows, unfiltered, bound }, keys)
+    }
+
+    /// The keys between `set` and `relation`.
+    fn keys(&self, set: RelationSet, relation: usize) -> JoinKeys {
+        let mut keys = JoinKeys { selectivity: 1.0, provable: true, ..JoinKeys::default() };
+        let mut caps = (f64::INFINITY, f64::INFINITY);
+        for class in &self.graph.classes {
+            // Of a class with several members on the set's side, the one with the fewest distinct values has survived.
+            let of_set = class
+                .members
+                .iter()
+                .filter(|m| set.contains(m.relation))
+                .min_by(|a, b| self.distinct(a).total_cmp(&self.distinct(b)));
+            let own = class.members.iter().find(|m| m.relation == relation);
+            let (Some(left), Some(right)) = (of_set, own) else { continue };
+            let (l, r) = (self.key(left), self.key(right));
+            let selectivity = match (self.sketch(left), self.sketch(right)) {
+                (Some(a), Some(b)) => key_selectivity(a, b),
+                _ => (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0),
+            };
+            keys.same_table |= self.same_table(left.relation, relation);
+            caps = (caps.0.min(self.base_rows(left.relation)), caps.1.min(self.base_rows(relation)));
+            if keys.count == 0 {
+                keys = JoinKeys {
+                    selectivity,
+                    distinct_set: l.distinct,
+                    distinct_relation: r.distinct,
+                    max_set: l.max,
+                    max_relation: r.max,
+                    skew_set: l.skew,
+                    skew_relation: r.skew,
+                    null_set: l.null,
+                    null_relation: r.null,
+                    provable: l.exact && r.exact,
+                    ..keys
+                };
+            } else {
+                // A composite key has no more distinct values than its table has rows.
+                keys.selectivity = (keys.selectivity * selectivity)
+                    .max(1.0 / caps.0.max(caps.1).max(1.0))
+                    .min(keys.selectivity.min(selectivity));
+                keys.distinct_set = (keys.distinct_set * l.distinct).min(caps.0);
+                keys.distinct_relation = (keys.distinct_relation * r.distinct).min(caps.1);
+                keys.max_set = keys.max_set.min(l.max);
+                keys.max_relation = keys.max_relation.min(r.max);
+                keys.skew_set = keys.skew_set.min(l.skew);
+                keys.skew_relation = keys.skew_relation.min(r.skew);
+                keys.null_set = keys.null_set.max(l.null);
+                keys.null_relation = keys.null_relation.max(r.null);
+                keys.provable &= l.exact && r.exact;
+            }
+            keys.count += 1;
+        }
+        keys
+    }
+
+    fn sketch(&self, member: &KeyMember) -> Option<&ColumnSketch> {
+        self.relations[member.relation].profile.as_ref()?.columns.get(member.column?)
+    }
+
+    fn distinct(&self, member: &KeyMember) -> f64 {
+        self.key(member).distinct
+    }
+
+    fn base_rows(&self, relation: usize) -> f64 {
+        self.relations[relation].base_rows.unwrap_or(UNKNOWN_ROWS)
+    }
+
+    fn same_table(&self, a: usize, b: usize) -> bool {
+        match (&self.relations[a].profile, &self.relations[b].profile) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    fn key(&self, member: &KeyMember) -> Key {
+        match self.sketch(member) {
+            Some(sketch) => Key {
+                distinct: sketch.distinct(),
+                max: sketch.degrees.max,
+                skew: sketch.degrees.sum_of_squares / (sketch.rows - sketch.nulls).max(1.0),
+                null: sketch.null_share(),
+                exact: sketch.degrees.exact,
+            },
+            None => {
+                let rows = self.base_rows(member.relation).max(1.0);
+                Key { distinct: rows, max: rows, skew: 1.0, null: 0.0, exact: false }
+            }
+        }
+    }
+}
+
+struct Key {
+    distinct: f64,
+    max: f64,
+    skew: f64,
+    null: f64,
+    exact: bool,
+}
+
+/// Share of the pairs of rows of two columns whose values are equal.
+pub fn key_selectivity(a: &ColumnSketch, b: &ColumnSketch) -> f64 {
+    if a.rows <= 0.0 || b.rows <= 0.0 {
+        return 0.0;
+    }
+    let mut matched = 0.0;
+    let (mut only_a, mut only_b) = (0.0, 0.0);
+    let (mut i, mut j) = (0, 0);
+    while i < a.common.len() || j < b.common.len() {
+        let order = match (a.common.get(i), b.common.get(j)) {
+            (Some(x), Some(y)) => x.value.order(&y.value),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            _ => std::cmp::Ordering::Greater,
+        };
+        if order.is_le() {
+            i += 1;
+        }
+        if order.is_ge() {
+            j += 1;
+        }
+        match order {
+            std::cmp::Ordering::Equal => matched += a.common[i - 1].rows * b.common[j - 1].rows,
+            std::cmp::Ordering::Less => only_a += a.common[i - 1].rows,
+            std::cmp::Ordering::Greater => only_b += b.common[j - 1].rows,
+        }
+    }
+    let (rest_a, distinct_a) = a.remainder();
+    let (rest_b, distinct_b) = b.remainder();
+    // A common value of one side that is not common on the other meets an average value of the other's remainder.
+    let pairs = matched
+        + only_a * rest_b / distinct_b.max(1.0)
+        + only_b * rest_a / distinct_a.max(1.0)
+        + rest_a * rest_b / distinct_a.max(distinct_b).max(1.0);
+    pairs / a.rows / b.rows
+}
+
+/// Selectivity of a condition over several relations that is no equi-join key: System R's constants.
+fn residual_selectivity(expr: &Expr) -> f64 {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op: Operator::Eq, .. }) => 0.1,
+        Expr::BinaryExpr(BinaryExpr { op: Operator::NotEq, .. }) => 0.9,
+        _ => 1.0 / 3.0,
+    }
+}

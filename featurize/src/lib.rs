@@ -1,0 +1,33 @@
+//! Tables and query plans in, relative feature graphs out.
+//!
+//! The walk of one query through this crate:
+//!
+//! 1. [`sample`] keeps a seeded uniform row sample of a table, [`sketch`] summarises each column in the same scan, and
+//!    both together are the table's [`profile`], stored on disk and keyed by the data it describes.
+//! 2. [`relative`] turns a profile into the relative encoding the data expert reads: no names, ids or raw constants pass
+//!    that door.
+//! 3. [`join_graph`] reads the inner joins of a logical plan as relations, equi-join keys and filters, whatever the shape
+//!    of the plan.
+//! 4. [`selectivity`] runs filters on the sample and asks the sketches where the sample is silent; [`analytical`] combines
+//!    them into a row estimate and an upper bound of every set of joined relations.
+//! 5. [`logical`] writes all of it into a [`graph::FeatureGraph`], and [`trace`] keeps labelled graphs for training.
+//!
+//! Invariants: this crate knows no tensors and no models, it implements no DataFusion trait, and what it computes is the
+//! same for the same profile and query whatever the names, the order of joins or the order of predicates.
+pub mod analytical;
+pub mod error;
+pub mod graph;
+pub mod groups;
+pub mod join_graph;
+pub mod logical;
+pub mod profile;
+pub mod relative;
+pub mod sample;
+pub mod selectivity;
+pub mod sketch;
+pub mod trace;
+
+pub use error::FeaturizeError;
+
+/// Result of this crate.
+pub type Result<T, E = FeaturizeError> = std::result::Result<T, E>;

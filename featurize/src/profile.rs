@@ -1,0 +1,303 @@
+//! What relata keeps of a table: a uniform row sample and a sketch per column, built in one scan.
+//!
+//! A profile is stored as one Arrow IPC file: the sample, with the sketches as JSON in the schema metadata and a checksum
+//! over both. A damaged file is reported and never trusted.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::Path;
+
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use crate::sample::Sampler;
+use crate::sketch::{ColumnSketch, ColumnSketchBuilder};
+use crate::{FeaturizeError, Result};
+
+/// Version of the stored form.
+const STORED_VERSION: u32 = 1;
+const MAGIC: &[u8; 8] = b"RELATAP1";
+
+/// How a profile is built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProfileConfig {
+    /// Rows of the sample (default 4096).
+    pub sample_rows: usize,
+    /// Bytes the sample may take in memory (default 4 MiB); wide rows make it shorter.
+    pub sample_bytes: usize,
+    /// Distinct values that are counted exactly, over all columns of a table (default 4 Mi, 16 bytes each).
+    pub counted_values: usize,
+    /// Seed of the sample (default 0).
+    pub seed: u64,
+}
+
+impl Default for ProfileConfig {
+    fn default() -> Self {
+        Self { sample_rows: 4096, sample_bytes: 4 << 20, counted_values: 4 << 20, seed: 0 }
+    }
+}
+
+/// Sample and sketches of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableProfile {
+    /// Number of rows.
+    pub rows: f64,
+    /// The sample, in random order.
+    pub sample: RecordBatch,
+    /// One sketch per column of the table, in the order of its schema.
+    pub columns: Vec<ColumnSketch>,
+    /// Mean size of a row in memory, in bytes.
+    pub row_bytes: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    rows: f64,
+    row_bytes: f64,
+    columns: Vec<ColumnSketch>,
+}
+
+impl TableProfile {
+    /// Profiles a table in one scan through DataFusion.
+    ///
+    /// The result is deterministic when the scan returns its rows in a fixed order, as it does for a session with one
+    /// target partition.
+    ///
+    /// # Errors
+    /// When the scan fails.
+    pub async fn build(session: &dyn Session, table: &dyn TableProvider, config: &ProfileConfig) -> Result<Self> {
+        let plan = table.scan(session, None, &[], None).await?;
+        let mut stream = execute_stream(plan, session.task_ctx())?;
+        let mut builder = ProfileBuilder::new(stream.schema(), config);
+        while let Some(batch) = stream.next().await {
+            builder.push(&batch?)?;
+        }
+        builder.finish()
+    }
+
+    /// Profiles rows in memory.
+    ///
+    /// # Errors
+    /// When the batches do not have `schema`.
+    pub fn of_batches(schema: SchemaRef, batches: &[RecordBatch], config: &ProfileConfig) -> Result<Self> {
+        let mut builder = ProfileBuilder::new(schema, config);
+        for batch in batches {
+            builder.push(batch)?;
+        }
+        builder.finish()
+    }
+
+    /// The table's schema.
+    pub fn schema(&self) -> SchemaRef {
+        self.sample.schema()
+    }
+
+    /// Whether the sample is the whole table.
+    pub fn is_complete(&self) -> bool {
+        self.sample.num_rows() as f64 >= self.rows
+    }
+
+    /// Size in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        let values: usize = self.columns.iter().map(|c| (c.common.len() + 2 * c.histogram.bounds.len()) * 24).sum();
+        self.sample.get_array_memory_size() + values
+    }
+
+    /// Writes the profile to `path`, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let stored = Stored {
+            version: STORED_VERSION,
+            rows: self.rows,
+            row_bytes: self.row_bytes,
+            columns: self.columns.clone(),
+        };
+        let sketches = serde_json::to_string(&stored).map_err(|e| damaged(path, e))?;
+        let mut metadata = self.sample.schema().metadata().clone();
+        metadata.insert("relata.sketches".into(), sketches);
+        let schema = Schema::new_with_metadata(self.sample.schema().fields().clone(), metadata);
+        let mut body = Vec::new();
+        let arrow = |e| FeaturizeError::from(DataFusionError::from(e));
+        let mut writer = StreamWriter::try_new(&mut body, &schema).map_err(arrow)?;
+        let sample = RecordBatch::try_new_with_options(
+            std::sync::Arc::new(schema.clone()),
+            self.sample.columns().to_vec(),
+            &datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(self.sample.num_rows())),
+        )
+        .map_err(arrow)?;
+        writer.write(&sample).map_err(arrow)?;
+        writer.finish().map_err(arrow)?;
+        drop(writer);
+
+        let io = |source| FeaturizeError::Io { path: path.display().to_string(), source };
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
+        file.write_all(MAGIC).map_err(io)?;
+        file.write_all(&xxhash_rust::xxh3::xxh3_64(&body).to_le_bytes()).map_err(io)?;
+        file.write_all(&body).map_err(io)?;
+        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+        std::fs::rename(&partial, path).map_err(io)
+    }
+
+    /// Reads a profile that [`Self::save`] wrote.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged or of another version.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes =
+            std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
+        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "not a profile, or of another version"))?;
+        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged(path, "truncated"))?;
+        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) {
+            return Err(damaged(path, "checksum differs"));
+        }
+        let reader = StreamReader::try_new(BufReader::new(body), None).map_err(|e| damaged(path, e))?;
+        let schema = reader.schema();
+        let sketches = schema.metadata().get("relata.sketches").ok_or_else(|| damaged(path, "no sketches"))?;
+        let stored: Stored = serde_json::from_str(sketches).map_err(|e| damaged(path, e))?;
+        if stored.version != STORED_VERSION || stored.columns.len() != schema.fields().len() {
+            return Err(damaged(path, "of another version"));
+        }
+        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?;
+        let mut metadata = schema.metadata().clone();
+        metadata.remove("relata.sketches");
+        let plain = std::sync::Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+        let sample = concat_batches(&schema, &batches)
+            .and_then(|batch| {
+                RecordBatch::try_new_with_options(
+                    plain,
+                    batch.columns().to_vec(),
+                    &datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+                )
+            })
+            .map_err(|e| damaged(path, e))?;
+        Ok(Self { rows: stored.rows, row_bytes: stored.row_bytes, columns: stored.columns, sample })
+    }
+}
+
+fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
+    FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+/// Builds a profile batch by batch.
+#[derive(Debug)]
+struct ProfileBuilder {
+    schema: SchemaRef,
+    sampler: Sampler,
+    columns: Vec<ColumnSketchBuilder>,
+    bytes: usize,
+    sample_bytes: usize,
+}
+
+impl ProfileBuilder {
+    fn new(schema: SchemaRef, config: &ProfileConfig) -> Self {
+        let capacity = config.counted_values / schema.fields().len().max(1);
+        let columns = schema.fields().iter().map(|f| ColumnSketchBuilder::new(f.data_type(), capacity)).collect();
+        let sampler = Sampler::new(SchemaRef::clone(&schema), config.sample_rows, config.seed);
+        Self { schema, sampler, columns, bytes: 0, sample_bytes: config.sample_bytes }
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        for (builder, array) in self.columns.iter_mut().zip(batch.columns()) {
+            builder.push(array);
+        }
+        self.bytes += batch.columns().iter().map(|array| data_bytes(array)).sum::<usize>();
+        self.sampler.push(batch)
+    }
+
+    fn finish(self) -> Result<TableProfile> {
+        let rows = self.sampler.seen() as f64;
+        let mut sample = self.sampler.finish()?;
+        let bytes: usize = sample.columns().iter().map(data_bytes).sum();
+        if bytes > self.sample_bytes {
+            let keep = sample.num_rows() * self.sample_bytes / bytes;
+            sample = concat_batches(&self.schema, [&sample.slice(0, keep.max(1))]).map_err(DataFusionError::from)?;
+        }
+        let columns = self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
+        Ok(TableProfile { rows, columns, row_bytes: if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 }, sample })
+    }
+}
+
+/// Bytes of the values of `array`, without spare capacity or shared buffers.
+fn data_bytes(array: &ArrayRef) -> usize {
+    match array.data_type() {
+        DataType::Utf8View | DataType::BinaryView => {
+            let lengths = datafusion::arrow::compute::kernels::length::length(array).ok();
+            let total = lengths.and_then(|lengths| {
+                use datafusion::arrow::array::AsArray;
+                use datafusion::arrow::datatypes::Int32Type;
+                datafusion::arrow::compute::sum(lengths.as_primitive_opt::<Int32Type>()?)
+            });
+            16 * array.len() + total.unwrap_or(0).max(0) as usize
+        }
+        _ => array.to_data().get_slice_memory_size().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{Int64Array, StringArray};
+    use datafusion::arrow::datatypes::Field;
+
+    use super::*;
+
+    fn profile() -> TableProfile {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("name", DataType::Utf8, true),
+        ]));
+        let ids = Int64Array::from_iter_values(0..10_000);
+        let names = StringArray::from_iter((0..10_000).map(|i| (i % 7 != 0).then(|| format!("name {}", i % 100))));
+        let batch =
+            RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(ids), Arc::new(names)]).unwrap();
+        TableProfile::of_batches(schema, &[batch], &ProfileConfig::default()).unwrap()
+    }
+
+    #[test]
+    fn survives_a_round_trip() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.profile");
+        let profile = profile();
+        profile.save(&path).unwrap();
+        assert_eq!(TableProfile::load(&path).unwrap(), profile);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no partial file is left");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.profile");
+        profile().save(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        for bad in [&good[..good.len() / 2], &flipped[..], b"", b"RELATAP1", b"something else entirely"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(matches!(TableProfile::load(&path), Err(FeaturizeError::Stored { .. })));
+        }
+        assert!(matches!(TableProfile::load(&dir.path().join("none")), Err(FeaturizeError::Io { .. })));
+    }
+
+    #[test]
+    fn wide_rows_shorten_the_sample() {
+        let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)]));
+        let texts = StringArray::from_iter_values((0..2000).map(|i| format!("{i}{}", "x".repeat(10_000))));
+        let batch = RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(texts)]).unwrap();
+        let profile = TableProfile::of_batches(schema, &[batch], &ProfileConfig::default()).unwrap();
+        assert!(profile.sample.num_rows() < 500 && !profile.is_complete());
+        assert_eq!(profile.columns[0].degrees.distinct, 2000.0);
+    }
+}

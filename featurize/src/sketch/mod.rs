@@ -1,0 +1,160 @@
+//! Per-column summaries, built in the same scan as the sample: common values, equi-depth histogram, distinct count and
+//! the degrees of the column as a join key.
+
+mod builder;
+mod counter;
+mod values;
+
+pub use builder::ColumnSketchBuilder;
+pub(crate) use values::Slots;
+pub use values::{Domain, Value, scalar_value};
+
+use serde::{Deserialize, Serialize};
+
+/// Number of common values kept per column.
+pub const COMMON_VALUES: usize = 512;
+
+/// Number of histogram bounds kept per column.
+pub const HISTOGRAM_BOUNDS: usize = 256;
+
+/// A value and the number of its rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommonValue {
+    /// The value.
+    pub value: Value,
+    /// Its rows.
+    pub rows: f64,
+}
+
+/// Equi-depth histogram over the non-NULL finite values, with the mass on each bound so that `<` and `<=` differ.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Strictly ascending.
+    pub bounds: Vec<Value>,
+    /// Share of values `<=` each bound; the last is 1.
+    pub cumulative: Vec<f64>,
+    /// Share of values equal to each bound.
+    pub at: Vec<f64>,
+}
+
+impl Histogram {
+    /// Share of values `<= value`, in [0, 1]; linear between bounds for numbers, half a bucket for strings.
+    pub fn share_up_to(&self, value: &Value) -> f64 {
+        self.share(value, true)
+    }
+
+    /// Share of values `< value`, in [0, 1].
+    pub fn share_below(&self, value: &Value) -> f64 {
+        self.share(value, false)
+    }
+
+    fn share(&self, value: &Value, inclusive: bool) -> f64 {
+        if self.bounds.is_empty() {
+            return 0.0;
+        }
+        match self.bounds.binary_search_by(|bound| bound.order(value)) {
+            Ok(i) => self.cumulative[i] - if inclusive { 0.0 } else { self.at[i] },
+            Err(0) => 0.0,
+            Err(i) if i == self.bounds.len() => 1.0,
+            Err(i) => {
+                let below = self.cumulative[i - 1];
+                let above = self.cumulative[i] - self.at[i];
+                below + (above - below).max(0.0) * value.fraction_between(&self.bounds[i - 1], &self.bounds[i])
+            }
+        }
+    }
+}
+
+/// The degree sequence of a column as a join key, summarised: how often its values repeat. NULLs are excluded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Degrees {
+    /// Number of distinct values.
+    pub distinct: f64,
+    /// Rows of the most frequent value.
+    pub max: f64,
+    /// Sum over the values of the square of their rows: the size of the self join.
+    pub sum_of_squares: f64,
+    /// Whether every value was counted, so that `max` is a provable bound.
+    pub exact: bool,
+}
+
+/// What is known of a column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnSketch {
+    /// How its values are read.
+    pub domain: Domain,
+    /// Rows, NULLs included.
+    pub rows: f64,
+    /// NULL rows.
+    pub nulls: f64,
+    /// Rows whose value is NaN or infinite; they are in no histogram.
+    pub non_finite: f64,
+    /// Smallest finite value.
+    pub min: Option<Value>,
+    /// Largest finite value.
+    pub max: Option<Value>,
+    /// Most frequent values, in ascending order of value.
+    pub common: Vec<CommonValue>,
+    /// Whether `common` holds every value of the column.
+    pub common_is_complete: bool,
+    /// Equi-depth histogram.
+    pub histogram: Histogram,
+    /// Degrees as a join key.
+    pub degrees: Degrees,
+}
+
+impl ColumnSketch {
+    /// Share of NULLs, in [0, 1].
+    pub fn null_share(&self) -> f64 {
+        if self.rows > 0.0 { self.nulls / self.rows } else { 0.0 }
+    }
+
+    /// Number of distinct values, at least 1.
+    pub fn distinct(&self) -> f64 {
+        self.degrees.distinct.max(1.0)
+    }
+
+    /// Whether every non-NULL value occurs once.
+    pub fn is_unique(&self) -> bool {
+        self.degrees.exact && self.degrees.max <= 1.0
+    }
+
+    /// The common value equal to `value`.
+    pub fn common_value(&self, value: &Value) -> Option<&CommonValue> {
+        self.common.binary_search_by(|c| c.value.order(value)).ok().map(|i| &self.common[i])
+    }
+
+    /// Rows and distinct values that are not common.
+    pub fn remainder(&self) -> (f64, f64) {
+        let rows = self.rows - self.nulls - self.common.iter().map(|c| c.rows).sum::<f64>();
+        (rows.max(0.0), (self.degrees.distinct - self.common.len() as f64).max(0.0))
+    }
+
+    /// Share of all rows equal to `value`: exact for common values, the mean of the others otherwise.
+    pub fn equality(&self, value: &Value) -> f64 {
+        if self.rows <= 0.0 {
+            return 0.0;
+        }
+        if let Some(common) = self.common_value(value) {
+            return common.rows / self.rows;
+        }
+        let outside = |bound: &Option<Value>, side| bound.as_ref().is_some_and(|bound| value.order(bound) == side);
+        if self.common_is_complete
+            || outside(&self.min, std::cmp::Ordering::Less)
+            || outside(&self.max, std::cmp::Ordering::Greater)
+        {
+            return 0.0;
+        }
+        let (rows, distinct) = self.remainder();
+        rows / distinct.max(1.0) / self.rows
+    }
+
+    /// Share of all rows whose value is below (or equal to, when `inclusive`) `value`.
+    pub fn below(&self, value: &Value, inclusive: bool) -> f64 {
+        if self.rows <= 0.0 {
+            return 0.0;
+        }
+        let finite = (self.rows - self.nulls - self.non_finite).max(0.0) / self.rows;
+        finite * if inclusive { self.histogram.share_up_to(value) } else { self.histogram.share_below(value) }
+    }
+}

@@ -1,0 +1,126 @@
+//! Labelled feature graphs on disk: one folder per database, two Arrow IPC files in it.
+//!
+//! `tables.arrow` holds the [`TableInput`] of each table, `graphs.arrow` one row per labelled graph with list columns.
+//! Both carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout is refused.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::ipc::reader::FileReader;
+use datafusion::arrow::ipc::writer::FileWriter;
+use datafusion::error::DataFusionError;
+
+use crate::graph::{FeatureGraph, LAYOUT_VERSION};
+use crate::relative::TableInput;
+use crate::{FeaturizeError, Result};
+
+mod columns;
+
+/// A feature graph with the true cardinalities of its nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelledGraph {
+    /// The graph.
+    pub graph: FeatureGraph,
+    /// `ln(max(1, rows))` of each node, `None` where it is not known or has no meaning. `[N]`
+    pub labels: Vec<Option<f32>>,
+    /// Number of joined relations of the query.
+    pub relations: u32,
+}
+
+/// The labelled graphs of one database.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DatabaseTrace {
+    /// Name of the folder.
+    pub name: String,
+    /// The tables that [`crate::graph::EmbeddingRef`] points into.
+    pub tables: Vec<TableInput>,
+    /// The graphs.
+    pub graphs: Vec<LabelledGraph>,
+}
+
+const TABLES: &str = "tables.arrow";
+const GRAPHS: &str = "graphs.arrow";
+
+impl DatabaseTrace {
+    /// Writes the trace as a new folder; the folder appears only when it is complete.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let io = |source| FeaturizeError::Io { path: folder.display().to_string(), source };
+        let partial = folder.with_extension("partial");
+        if partial.exists() {
+            std::fs::remove_dir_all(&partial).map_err(io)?;
+        }
+        std::fs::create_dir_all(&partial).map_err(io)?;
+        write_batch(&partial.join(TABLES), columns::tables(&self.tables)?)?;
+        write_batch(&partial.join(GRAPHS), columns::graphs(&self.graphs)?)?;
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(io)?;
+        }
+        std::fs::rename(&partial, folder).map_err(io)
+    }
+
+    /// Reads a folder that [`Self::write`] wrote.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged or of another layout.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let tables = folder.join(TABLES);
+        let graphs = folder.join(GRAPHS);
+        Ok(Self {
+            name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            tables: columns::read_tables(&read_batch(&tables)?)
+                .ok_or_else(|| damaged(&tables, "unexpected columns"))?,
+            graphs: columns::read_graphs(&read_batch(&graphs)?)
+                .ok_or_else(|| damaged(&graphs, "unexpected columns"))?,
+        })
+    }
+}
+
+/// Reads every trace below `folder`, in order of name.
+///
+/// # Errors
+/// When the folder cannot be read or a trace is damaged.
+pub fn read_all(folder: &Path) -> Result<Vec<DatabaseTrace>> {
+    let io = |source| FeaturizeError::Io { path: folder.display().to_string(), source };
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.join(GRAPHS).is_file() && path.extension().is_none_or(|extension| extension != "partial") {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    folders.iter().map(|folder| DatabaseTrace::read(folder)).collect()
+}
+
+fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
+    FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+fn write_batch(path: &Path, batch: RecordBatch) -> Result<()> {
+    let metadata = [("relata.layout".to_string(), LAYOUT_VERSION.to_string())].into();
+    let schema = Arc::new(batch.schema().as_ref().clone().with_metadata(metadata));
+    let batch = batch.with_schema(Arc::clone(&schema)).map_err(DataFusionError::from)?;
+    let file = File::create(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
+    let mut writer = FileWriter::try_new_buffered(file, &schema).map_err(DataFusionError::from)?;
+    writer.write(&batch).map_err(DataFusionError::from)?;
+    writer.finish().map_err(DataFusionError::from)?;
+    Ok(())
+}
+
+fn read_batch(path: &Path) -> Result<RecordBatch> {
+    let file = File::open(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
+    let reader = FileReader::try_new_buffered(file, None).map_err(|e| damaged(path, e))?;
+    let schema = reader.schema();
+    let layout = schema.metadata().get("relata.layout").map_or("none", String::as_str);
+    if layout != LAYOUT_VERSION.to_string() {
+        return Err(damaged(path, format!("feature layout {layout}, this build reads {LAYOUT_VERSION}")));
+    }
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?;
+    concat_batches(&schema, &batches).map_err(|e| damaged(path, e))
+}

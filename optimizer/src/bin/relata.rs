@@ -1,0 +1,89 @@
+//! The command `relata`: SQL, profiles, estimates and comparisons over a folder of Parquet or CSV files.
+//!
+//! Exit codes: 0 when everything asked for was done, 1 when something failed, 2 for wrong arguments.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use relata::cli::session::SessionOptions;
+use relata::cli::terminal::Terminal;
+use relata::cli::{CliError, Outcome, demo, estimate, explain, profile, run, sql};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Stack of the threads that plan queries; plans of many joins recurse deeply.
+const STACK_BYTES: usize = 16 << 20;
+
+/// A learned query optimizer for DataFusion.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// Only print results, warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Partitions a query runs in [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows relata against DataFusion's defaults on a generated database (the default command)
+    Demo(demo::DemoArgs),
+    /// Runs SQL with relata on, or opens a shell
+    Sql(sql::SqlArgs),
+    /// Builds and stores the profiles of a database and lists its keys
+    Profile(profile::ProfileArgs),
+    /// Estimates the rows of a file of queries without running them
+    Estimate(estimate::EstimateArgs),
+    /// Shows a plan with relata's rows and intervals next to DataFusion's
+    Explain(explain::ExplainArgs),
+    /// Runs a file of queries and times them, under one optimizer or both
+    Run(run::RunArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments) {
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Failures) => ExitCode::FAILURE,
+        Err(error) => match error.downcast_ref::<CliError>() {
+            Some(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+            _ => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_stack_size(STACK_BYTES);
+    if let Some(threads) = arguments.threads {
+        builder.worker_threads(threads as usize);
+    }
+    let runtime = builder.build().context("cannot start the worker threads")?;
+    // The command itself runs on a worker: planning happens there, and only workers have the large stack.
+    let outcome = runtime.block_on(runtime.spawn(command(arguments))).context("the command did not finish")??;
+    // Queries that were given up may still be at work; their threads end with the process.
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
+async fn command(arguments: Arguments) -> Result<Outcome, CliError> {
+    let options = SessionOptions::with_threads(arguments.threads.map(|threads| threads as usize));
+    let mut terminal = Terminal::standard(arguments.quiet);
+    match arguments.command.unwrap_or_else(|| Command::Demo(demo::DemoArgs::default())) {
+        Command::Demo(args) => demo::demo(&args, &options, &mut terminal).await,
+        Command::Sql(args) => sql::sql(&args, &options, &mut terminal).await,
+        Command::Profile(args) => profile::profile(&args, &options, &mut terminal).await,
+        Command::Estimate(args) => estimate::estimate(&args, &options, &mut terminal).await,
+        Command::Explain(args) => explain::explain(&args, &options, &mut terminal).await,
+        Command::Run(args) => run::run(&args, &options, &mut terminal).await,
+    }
+}

@@ -1,0 +1,32 @@
+//! The command `relata`, as functions that the benchmarks share.
+//!
+//! - [`database`] opens a folder of Parquet or CSV files, [`keys`] reads the keys it declares and [`inference`] finds them
+//!   where it declares none.
+//! - [`session`] builds the sessions, with and without relata, that are compared everywhere; [`measure`] times one query in
+//!   one of them and [`digest`] says whether two results are the same.
+//! - One module per command: [`sql`], [`profile`], [`estimate`], [`explain`], [`run`] (with [`compare`]) and [`demo`].
+//!
+//! Results go to standard output and everything else to standard error, both through [`terminal::Terminal`].
+
+pub mod compare;
+pub mod database;
+pub mod demo;
+pub mod digest;
+pub mod error;
+pub mod estimate;
+pub mod explain;
+pub mod inference;
+pub mod keys;
+pub mod measure;
+pub mod open;
+pub mod output;
+pub mod profile;
+pub mod queries;
+pub mod run;
+pub mod session;
+mod shell;
+pub mod sql;
+pub mod terminal;
+
+pub use database::Database;
+pub use error::{CliError, Outcome};

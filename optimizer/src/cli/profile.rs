@@ -1,0 +1,101 @@
+//! `relata profile`: builds and stores profiles, prints their size and time, and lists the keys.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::error::{Outcome, Result};
+use super::inference::infer_keys;
+use super::open::{DatabaseArgs, Profiled};
+use super::session::SessionOptions;
+use super::terminal::Terminal;
+use crate::TableReport;
+
+/// Arguments of `relata profile`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProfileArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The database does not open, or its keys cannot be inferred.
+pub async fn profile(args: &ProfileArgs, options: &SessionOptions, terminal: &mut Terminal) -> Result<Outcome> {
+    let profiled = args.database.open_profiled(options, terminal).await?;
+    terminal.line(table_of(&profiled.reports))?;
+    print_keys(&profiled, terminal).await?;
+    terminal.flush()?;
+    let failed = profiled.reports.iter().filter(|report| report.error.is_some()).count();
+    Ok(Outcome::from_failures(failed + profiled.database.tables.len() - profiled.reports.len()))
+}
+
+async fn print_keys(profiled: &Profiled, terminal: &mut Terminal) -> Result<()> {
+    let (origin, keys) = match &profiled.database.keys {
+        Some(keys) => ("declared", keys.clone()),
+        None => ("inferred from the data", infer_keys(&profiled.ctx, &profiled.database).await?),
+    };
+    terminal.line(format_args!("\nprimary keys, {origin}: {}", keys.primary.len()))?;
+    for key in &keys.primary {
+        terminal.line(format_args!("  {key}"))?;
+    }
+    terminal.line(format_args!("foreign keys, {origin}: {}", keys.foreign.len()))?;
+    for key in &keys.foreign {
+        terminal.line(format_args!("  {key}"))?;
+    }
+    Ok(())
+}
+
+fn table_of(reports: &[TableReport]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["table", "rows", "columns", "profile", "time", ""]);
+    for report in reports {
+        let state = match (&report.error, report.loaded) {
+            (Some(error), _) => error.clone(),
+            (None, true) => "loaded".to_owned(),
+            (None, false) => "built".to_owned(),
+        };
+        table.add_row([
+            report.table.to_string(),
+            report.rows.to_string(),
+            report.columns.to_string(),
+            bytes(report.bytes),
+            duration(report.elapsed),
+            state,
+        ]);
+    }
+    let total = |of: fn(&TableReport) -> u64| reports.iter().map(of).sum::<u64>();
+    table.add_row([
+        format!("{} tables", reports.len()),
+        total(|report| report.rows).to_string(),
+        total(|report| report.columns as u64).to_string(),
+        bytes(total(|report| report.bytes as u64) as usize),
+        duration(reports.iter().map(|report| report.elapsed).sum()),
+        String::new(),
+    ]);
+    for column in table.column_iter_mut().skip(1).take(4) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A number of bytes for people.
+pub fn bytes(bytes: usize) -> String {
+    match bytes {
+        0..=9_999 => format!("{bytes} B"),
+        10_000..=9_999_999 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// A duration for people, in milliseconds below ten seconds.
+pub fn duration(duration: Duration) -> String {
+    let milliseconds = duration.as_secs_f64() * 1e3;
+    match milliseconds {
+        ..10.0 => format!("{milliseconds:.2} ms"),
+        ..10_000.0 => format!("{milliseconds:.0} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
