@@ -1,15 +1,14 @@
 //! What relata keeps of a table: a uniform row sample and a sketch per column, built in one scan.
 //!
-//! A profile is stored as one Arrow IPC file: the sample, with the sketches as JSON in the schema metadata and a checksum
-//! over both. A damaged file is reported and never trusted.
+//! A profile is stored as one file: a checksum, the sketches as CBOR and the sample as an Arrow IPC stream. A damaged file is reported and never trusted.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::catalog::{Session, TableProvider};
@@ -56,14 +55,6 @@ pub struct TableProfile {
     pub columns: Vec<ColumnSketch>,
     /// Mean size of a row in memory, in bytes.
     pub row_bytes: f64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    version: u32,
-    rows: f64,
-    row_bytes: f64,
-    columns: Vec<ColumnSketch>,
 }
 
 impl TableProfile {
@@ -117,27 +108,14 @@ impl TableProfile {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let stored = Stored {
-            version: STORED_VERSION,
-            rows: self.rows,
-            row_bytes: self.row_bytes,
-            columns: self.columns.clone(),
-        };
-        let sketches = serde_json::to_string(&stored).map_err(|e| damaged(path, e))?;
-        let mut metadata = self.sample.schema().metadata().clone();
-        metadata.insert("relata.sketches".into(), sketches);
-        let schema = Schema::new_with_metadata(self.sample.schema().fields().clone(), metadata);
-        let mut body = Vec::new();
-        let arrow = |e| FeaturizeError::from(DataFusionError::from(e));
-        let mut writer = StreamWriter::try_new(&mut body, &schema).map_err(arrow)?;
-        let sample = RecordBatch::try_new_with_options(
-            std::sync::Arc::new(schema.clone()),
-            self.sample.columns().to_vec(),
-            &datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(self.sample.num_rows())),
-        )
-        .map_err(arrow)?;
-        writer.write(&sample).map_err(arrow)?;
-        writer.finish().map_err(arrow)?;
+        let mut sketches = Vec::new();
+        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns);
+        ciborium::into_writer(&stored, &mut sketches).map_err(|e| damaged(path, e))?;
+        let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
+        body.append(&mut sketches);
+        let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
+        writer.write(&self.sample).map_err(DataFusionError::from)?;
+        writer.finish().map_err(DataFusionError::from)?;
         drop(writer);
 
         let io = |source| FeaturizeError::Io { path: path.display().to_string(), source };
@@ -158,31 +136,24 @@ impl TableProfile {
         let bytes =
             std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
         let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "not a profile, or of another version"))?;
-        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged(path, "truncated"))?;
+        let truncated = || damaged(path, "truncated");
+        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
         if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) {
             return Err(damaged(path, "checksum differs"));
         }
-        let reader = StreamReader::try_new(BufReader::new(body), None).map_err(|e| damaged(path, e))?;
+        let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
+        let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
+        let (version, rows, row_bytes, columns): (u32, f64, f64, Vec<ColumnSketch>) =
+            ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
+        let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
         let schema = reader.schema();
-        let sketches = schema.metadata().get("relata.sketches").ok_or_else(|| damaged(path, "no sketches"))?;
-        let stored: Stored = serde_json::from_str(sketches).map_err(|e| damaged(path, e))?;
-        if stored.version != STORED_VERSION || stored.columns.len() != schema.fields().len() {
+        if version != STORED_VERSION || columns.len() != schema.fields().len() {
             return Err(damaged(path, "of another version"));
         }
         let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?;
-        let mut metadata = schema.metadata().clone();
-        metadata.remove("relata.sketches");
-        let plain = std::sync::Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
-        let sample = concat_batches(&schema, &batches)
-            .and_then(|batch| {
-                RecordBatch::try_new_with_options(
-                    plain,
-                    batch.columns().to_vec(),
-                    &datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
-                )
-            })
-            .map_err(|e| damaged(path, e))?;
-        Ok(Self { rows: stored.rows, row_bytes: stored.row_bytes, columns: stored.columns, sample })
+        let sample = concat_batches(&schema, &batches).map_err(|e| damaged(path, e))?;
+        Ok(Self { rows, sample, columns, row_bytes })
     }
 }
 
@@ -250,7 +221,7 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{Int64Array, StringArray};
-    use datafusion::arrow::datatypes::Field;
+    use datafusion::arrow::datatypes::{Field, Schema};
 
     use super::*;
 

@@ -69,8 +69,12 @@ pub struct FilterEstimate {
 /// Matches in the sample from which on the sample speaks alone for the common conjuncts.
 const ENOUGH_MATCHES: usize = 24;
 
-/// Weight of the prior, in rows: the shape of the Gamma distribution.
-const PRIOR_SHAPE: f64 = 0.6;
+/// Weight of the sketches against the sample for conjuncts over one column, in matching rows: the shape of the Gamma
+/// distribution. Histograms and common values are counted over the whole table.
+const ONE_COLUMN_SHAPE: f64 = 5.0;
+
+/// The same for conjunctions over several columns, whose prior supposes how they are correlated.
+const SEVERAL_COLUMNS_SHAPE: f64 = 0.6;
 
 /// Estimates the conjunction of `filters`, whose columns are those of the profiled table, unqualified.
 pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstimate {
@@ -107,17 +111,17 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
     let matches = mask.as_ref().map_or(sample_rows, BooleanArray::true_count);
     let every_conjunct_ran = masks.iter().all(Option::is_some);
     let exact = profile.is_complete() && every_conjunct_ran;
-    let prior = prior(profile, &sketched, &masks);
+    let (prior, shape) = prior(profile, &sketched, &masks);
     let selectivity = if filters.is_empty() {
         1.0
     } else if exact {
         matches as f64 / base_rows.max(1.0)
     } else if every_conjunct_ran {
-        posterior(prior, matches, sample_rows)
+        posterior(prior, shape, matches, sample_rows)
     } else {
         // Some conjunct could not run: the sample speaks for the others only.
         let silent: f64 = predicates.iter().filter(|p| p.matches.is_none()).map(|p| p.selectivity).product();
-        posterior(prior / silent.max(1e-12), matches, sample_rows) * silent
+        posterior(prior / silent.max(1e-12), shape, matches, sample_rows) * silent
     };
     let rows = (base_rows * selectivity).min(bound);
     FilterEstimate { base_rows, rows, bound, exact, independent, prior, sample_rows, matches, predicates, mask }
@@ -127,11 +131,11 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
 const DEFAULT_SELECTIVITY: f64 = 0.2;
 
 /// Mean of the posterior of a Poisson rate after `matches` in `rows`, under a Gamma prior with mean `prior`.
-fn posterior(prior: f64, matches: usize, rows: usize) -> f64 {
+fn posterior(prior: f64, shape: f64, matches: usize, rows: usize) -> f64 {
     if prior <= 0.0 {
         return if rows == 0 { 0.0 } else { matches as f64 / rows as f64 };
     }
-    ((PRIOR_SHAPE + matches as f64) / (PRIOR_SHAPE / prior + rows as f64)).min(1.0)
+    ((shape + matches as f64) / (shape / prior + rows as f64)).min(1.0)
 }
 
 /// Runs a filter on the sample; `None` when it cannot be planned or fails.
@@ -154,17 +158,22 @@ fn conjunction<'a>(masks: impl Iterator<Item = Option<&'a BooleanArray>>) -> Opt
 
 /// The joint selectivity before the sample's word on the whole conjunction: the sample's on its common conjuncts, the
 /// sketches' on the rare ones, which are left out of the sample one by one until enough rows match the rest.
-fn prior(profile: &TableProfile, sketched: &[Sketched], masks: &[Option<BooleanArray>]) -> f64 {
+/// Returns the selectivity and the weight it has against the sample.
+fn prior(profile: &TableProfile, sketched: &[Sketched], masks: &[Option<BooleanArray>]) -> (f64, f64) {
     let rows = profile.sample.num_rows();
     let mut groups: Vec<(f64, Option<BooleanArray>)> = interval::groups(sketched, profile)
         .into_iter()
         .map(|group| {
             let mask = conjunction(group.members.iter().map(|&i| masks[i].as_ref()));
             let matches = mask.as_ref().map(BooleanArray::true_count);
-            (combined(group.sketch, matches, rows), mask)
+            let unseen = || combined(None, matches, rows);
+            (group.sketch.unwrap_or_else(unseen), mask)
         })
         .collect();
     groups.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if let [one] = &groups[..] {
+        return (one.0, ONE_COLUMN_SHAPE);
+    }
     let mut rare = 0;
     let common = loop {
         if rare == groups.len() || rows == 0 {
@@ -186,13 +195,13 @@ fn prior(profile: &TableProfile, sketched: &[Sketched], masks: &[Option<BooleanA
         selectivity *= factor.powf(weight);
         weight *= 0.75;
     }
-    selectivity
+    (selectivity, SEVERAL_COLUMNS_SHAPE)
 }
 
 /// Selectivity of one conjunct from the sketches and the sample.
 fn combined(sketch: Option<f64>, matches: Option<usize>, rows: usize) -> f64 {
     match (sketch, matches) {
-        (Some(prior), Some(matches)) => posterior(prior, matches, rows),
+        (Some(prior), Some(matches)) => posterior(prior, ONE_COLUMN_SHAPE, matches, rows),
         (Some(prior), None) => prior,
         (None, Some(matches)) => (matches as f64 + 0.5) / (rows as f64 + 1.0),
         (None, None) => DEFAULT_SELECTIVITY,

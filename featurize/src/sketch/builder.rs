@@ -95,8 +95,12 @@ impl ColumnSketchBuilder {
         } else {
             (self.range.map(|r| Value::Number(r.0)), self.range.map(|r| Value::Number(r.1)))
         };
-        // The histogram of counted numbers is exact; that of a sample uses the frequencies within the sample.
-        let mut histogram = if is_text || !degrees.exact { sampled_histogram(sample) } else { histogram(&values) };
+        // The histogram of counted values is exact; that of a sample uses the frequencies within the sample.
+        let mut histogram = if (is_text || !degrees.exact) && !common_is_complete {
+            sampled_histogram(sample)
+        } else {
+            histogram(&values)
+        };
         stretch(&mut histogram, min.as_ref(), max.as_ref());
         ColumnSketch {
             domain: self.domain,

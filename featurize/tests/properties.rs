@@ -1,0 +1,315 @@
+//! Properties of featurization on generated tables and queries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_expr::{LogicalPlan, TableScan};
+use proptest::prelude::*;
+use relata_featurize::analytical::{JoinEstimator, Profiles, SetEstimate};
+use relata_featurize::graph::FeatureGraph;
+use relata_featurize::groups::{GroupColumn, estimate_groups};
+use relata_featurize::join_graph::{JoinGraph, RelationSet};
+use relata_featurize::logical::{Tables, log_rows, query_graph};
+use relata_featurize::profile::{ProfileConfig, TableProfile};
+use relata_featurize::relative::TableInput;
+use relata_featurize::trace::{DatabaseTrace, LabelledGraph, read_all};
+
+struct Database {
+    ctx: SessionContext,
+    profiles: BTreeMap<String, Arc<TableProfile>>,
+}
+
+impl Profiles for Database {
+    fn profile(&self, scan: &TableScan) -> Option<Arc<TableProfile>> {
+        self.profiles.get(scan.table_name.table()).cloned()
+    }
+}
+
+impl Database {
+    fn new(tables: Vec<(&str, Vec<(&str, ArrayRef)>)>, config: &ProfileConfig) -> Self {
+        let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let mut profiles = BTreeMap::new();
+        for (name, columns) in tables {
+            let batch = RecordBatch::try_from_iter(columns).unwrap();
+            let profile = TableProfile::of_batches(batch.schema(), std::slice::from_ref(&batch), config).unwrap();
+            ctx.register_batch(name, batch).unwrap();
+            profiles.insert(name.to_string(), Arc::new(profile));
+        }
+        Self { ctx, profiles }
+    }
+
+    /// A customer table, orders with a skewed foreign key, and items of orders.
+    fn shop(config: &ProfileConfig) -> Self {
+        let customers = 500;
+        let orders = 8000;
+        let items = 20_000;
+        let city = |i: i64| format!("city {:02}", (i * i) % 37);
+        let of_customer = |i: i64| (i * i / 16_000) % customers;
+        Self::new(
+            vec![
+                (
+                    "customers",
+                    vec![
+                        ("id", Arc::new(Int64Array::from_iter_values(0..customers)) as ArrayRef),
+                        ("city", Arc::new(StringArray::from_iter_values((0..customers).map(city)))),
+                        (
+                            "age",
+                            Arc::new(Int64Array::from_iter(
+                                (0..customers).map(|i| (i % 11 != 0).then_some(18 + i % 60)),
+                            )),
+                        ),
+                    ],
+                ),
+                (
+                    "orders",
+                    vec![
+                        ("id", Arc::new(Int64Array::from_iter_values(0..orders)) as ArrayRef),
+                        ("customer", Arc::new(Int64Array::from_iter_values((0..orders).map(of_customer)))),
+                        (
+                            "total",
+                            Arc::new(Float64Array::from_iter_values((0..orders).map(|i| (i % 997) as f64 / 3.0))),
+                        ),
+                        ("day", Arc::new(Date32Array::from_iter_values((0..orders).map(|i| (18_000 + i / 10) as i32)))),
+                    ],
+                ),
+                (
+                    "items",
+                    vec![
+                        (
+                            "order_id",
+                            Arc::new(Int64Array::from_iter_values((0..items).map(|i| (i * 7) % orders))) as ArrayRef,
+                        ),
+                        ("product", Arc::new(Int64Array::from_iter_values((0..items).map(|i| (i * i) % 300)))),
+                    ],
+                ),
+            ],
+            config,
+        )
+    }
+
+    async fn plan(&self, sql: &str) -> LogicalPlan {
+        self.ctx.sql(sql).await.unwrap().into_optimized_plan().unwrap()
+    }
+
+    /// The join region below the aggregate of `SELECT COUNT(*)`.
+    async fn graph(&self, sql: &str) -> JoinGraph {
+        let plan = self.plan(sql).await;
+        let mut node = &plan;
+        while !matches!(node, LogicalPlan::Aggregate(_)) {
+            node = node.inputs()[0];
+        }
+        JoinGraph::from_plan(node.inputs()[0]).unwrap()
+    }
+
+    async fn rows(&self, sql: &str) -> f64 {
+        let graph = self.graph(sql).await;
+        estimate(&JoinEstimator::new(&graph, self), graph.all()).rows
+    }
+
+    async fn exact(&self, sql: &str) -> f64 {
+        let batches = self.ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        use datafusion::arrow::array::AsArray;
+        batches[0].column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>().value(0) as f64
+    }
+}
+
+fn estimate(estimator: &JoinEstimator<'_>, set: RelationSet) -> SetEstimate {
+    if set.len() == 1 {
+        return estimator.single(set.iter().next().unwrap());
+    }
+    let relation = estimator.graph.last(set);
+    let rest = set.minus(RelationSet::single(relation));
+    estimator.extend(rest, &estimate(estimator, rest), relation).0
+}
+
+const JOIN: &str =
+    "SELECT COUNT(*) FROM customers c JOIN orders o ON o.customer = c.id JOIN items i ON i.order_id = o.id";
+
+#[tokio::test]
+async fn equivalent_queries_have_one_estimate() {
+    let database = Database::shop(&ProfileConfig { sample_rows: 1000, ..ProfileConfig::default() });
+    let forms = [
+        format!("{JOIN} WHERE c.city = 'city 04' AND o.total < 100 AND i.product <> 3"),
+        format!("{JOIN} WHERE i.product <> 3 AND o.total < 100 AND c.city = 'city 04'"),
+        "SELECT COUNT(*) FROM items a, customers b, orders d WHERE d.id = a.order_id AND a.product <> 3 AND b.id = d.customer \
+         AND 100 > d.total AND b.city = 'city 04'"
+            .to_string(),
+        "SELECT COUNT(*) FROM (SELECT * FROM orders WHERE total < 100) x JOIN items y ON x.id = y.order_id JOIN customers z \
+         ON z.id = x.customer WHERE z.city = 'city 04' AND y.product <> 3"
+            .to_string(),
+    ];
+    let mut estimates = Vec::new();
+    for sql in &forms {
+        estimates.push(database.rows(sql).await);
+    }
+    assert!(estimates.iter().all(|e| e.to_bits() == estimates[0].to_bits()), "{estimates:?}");
+}
+
+#[tokio::test]
+async fn foreign_keys_and_complete_samples_are_exact() {
+    let database = Database::shop(&ProfileConfig { sample_rows: 50_000, ..ProfileConfig::default() });
+    for sql in [
+        JOIN.to_string(),
+        "SELECT COUNT(*) FROM orders o WHERE o.total < 50 AND o.day > DATE '2019-06-01'".to_string(),
+        "SELECT COUNT(*) FROM customers c WHERE c.city LIKE '%0%' OR c.age IS NULL".to_string(),
+    ] {
+        let (exact, rows) = (database.exact(&sql).await, database.rows(&sql).await);
+        assert!((rows / exact - 1.0).abs() < 0.02, "{sql}: {rows} for {exact}");
+    }
+}
+
+#[tokio::test]
+async fn sampled_estimates_are_near_and_below_the_bound() {
+    let database = Database::shop(&ProfileConfig { sample_rows: 500, ..ProfileConfig::default() });
+    for sql in [
+        "SELECT COUNT(*) FROM orders o WHERE o.total BETWEEN 20 AND 40".to_string(),
+        "SELECT COUNT(*) FROM orders o WHERE o.id BETWEEN 4000 AND 4010".to_string(),
+        "SELECT COUNT(*) FROM items i WHERE i.product IN (4, 9, 16)".to_string(),
+        "SELECT COUNT(*) FROM items i WHERE i.order_id = 77".to_string(),
+        format!("{JOIN} WHERE o.total < 30 AND c.city IN ('city 01', 'city 04')"),
+        "SELECT COUNT(*) FROM orders a JOIN orders b ON a.customer = b.customer WHERE a.total < 50".to_string(),
+    ] {
+        let graph = database.graph(&sql).await;
+        let estimator = JoinEstimator::new(&graph, &database);
+        let estimate = estimate(&estimator, graph.all());
+        let exact = database.exact(&sql).await;
+        let error = (estimate.rows.max(1.0) / exact.max(1.0)).max(exact.max(1.0) / estimate.rows.max(1.0));
+        assert!(error < 2.0, "{sql}: {} for {exact}", estimate.rows);
+        assert!(estimate.rows <= estimate.bound && exact <= estimate.bound, "{sql}: {exact} > {}", estimate.bound);
+    }
+    let nothing = database.rows("SELECT COUNT(*) FROM orders o WHERE o.id < 100 AND o.id > 7000").await;
+    assert!(nothing < 0.5, "{nothing}");
+}
+
+#[tokio::test]
+async fn groups_are_counted() {
+    let database = Database::shop(&ProfileConfig { sample_rows: 2000, ..ProfileConfig::default() });
+    let graph = database.graph("SELECT COUNT(*) FROM customers c JOIN orders o ON o.customer = c.id").await;
+    let estimator = JoinEstimator::new(&graph, &database);
+    let rows = estimate(&estimator, graph.all()).rows;
+    let relation =
+        graph.relations.iter().position(|r| r.scan.as_ref().unwrap().table_name.table() == "customers").unwrap();
+    let city = GroupColumn { relation, column: 1 };
+    let age = GroupColumn { relation, column: 2 };
+    assert!((estimate_groups(&estimator, rows, &[city]).rows - 19.0).abs() < 1.0);
+    let both = estimate_groups(&estimator, rows, &[city, age, city]);
+    let exact = database
+        .exact("SELECT COUNT(*) FROM (SELECT DISTINCT city, age FROM customers c JOIN orders o ON o.customer = c.id)")
+        .await;
+    assert!(both.rows / exact < 1.3 && exact / both.rows < 1.3, "{} for {exact}", both.rows);
+    assert_eq!(estimate_groups(&estimator, rows, &[]).rows, 1.0);
+}
+
+async fn full_graph(database: &Database, sql: &str) -> (FeatureGraph, Tables) {
+    let graph = database.graph(sql).await;
+    let estimator = JoinEstimator::new(&graph, database);
+    let sets = graph.connected_sets(1000).unwrap();
+    let mut tables = Tables::default();
+    let query = query_graph(&estimator, &sets, None, &mut tables).unwrap();
+    assert_eq!(query.sets.len(), sets.len());
+    (query.graph, tables)
+}
+
+#[tokio::test]
+async fn graphs_are_valid_and_traces_survive_the_disk() {
+    let database = Database::shop(&ProfileConfig::default());
+    let (graph, tables) =
+        full_graph(&database, &format!("{JOIN} WHERE c.age > 30 AND o.total < 100 AND c.city LIKE 'c%'")).await;
+    assert!(graph.is_valid());
+    // 3 tables, 3 filters, 3 predicates, 3 filtered and 4 key columns, 3 joins; the graph is a chain of three.
+    assert_eq!(graph.levels().iter().max(), Some(&4));
+    let inputs: Vec<TableInput> = tables.profiles.iter().map(|p| TableInput::new(p)).collect();
+    assert!(inputs.iter().all(|input| input.cells.iter().all(|v| (0.0..=1.0).contains(v))));
+    let labels = graph.nodes.iter().map(|n| n.base.map(|base| base + 1.0)).collect();
+    let trace = DatabaseTrace {
+        name: "shop".into(),
+        tables: inputs,
+        graphs: vec![LabelledGraph { graph, labels, relations: 3 }; 3],
+    };
+    let dir = tempfile::tempdir().unwrap();
+    trace.write(&dir.path().join("shop")).unwrap();
+    let read = read_all(dir.path()).unwrap();
+    assert_eq!(read, vec![trace]);
+    let file = dir.path().join("shop/graphs.arrow");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(read_all(dir.path()).is_err());
+}
+
+/// A table of one numeric, one text and one date column.
+fn table(values: &[(i64, u8)], scale: f64, shift: f64, order: &[usize]) -> RecordBatch {
+    let of = |i: &usize| values[*i];
+    RecordBatch::try_from_iter(vec![
+        (
+            "n",
+            Arc::new(Float64Array::from_iter(
+                order.iter().map(|i| (of(i).1 != 0).then_some(of(i).0 as f64 * scale + shift)),
+            )) as ArrayRef,
+        ),
+        ("t", Arc::new(StringArray::from_iter_values(order.iter().map(|i| format!("v{:03}", of(i).1))))),
+        ("d", Arc::new(Date32Array::from_iter_values(order.iter().map(|i| of(i).0 as i32)))),
+    ])
+    .unwrap()
+}
+
+fn input(batch: &RecordBatch) -> TableInput {
+    let config = ProfileConfig::default();
+    TableInput::new(&TableProfile::of_batches(batch.schema(), std::slice::from_ref(batch), &config).unwrap())
+}
+
+fn sorted_rows(input: &TableInput) -> Vec<Vec<u32>> {
+    let width = input.cells.len() / input.rows.max(1);
+    let mut rows: Vec<Vec<u32>> =
+        input.cells.chunks(width.max(1)).map(|row| row.iter().map(|v| (v * 1e4).round() as u32).collect()).collect();
+    rows.sort();
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn encoding_ignores_row_order_and_scale(
+        values in prop::collection::vec((-500i64..500, 0u8..20), 2..200),
+        shuffle in any::<u64>(),
+        power in -3i32..6,
+    ) {
+        let straight: Vec<usize> = (0..values.len()).collect();
+        let mut shuffled = straight.clone();
+        shuffled.sort_by_key(|&i| (i as u64 ^ shuffle).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let original = input(&table(&values, 1.0, 0.0, &straight));
+        let changed = input(&table(&values, 2f64.powi(power), 64.0, &shuffled));
+        prop_assert_eq!(sorted_rows(&original), sorted_rows(&changed));
+        for (a, b) in original.column_statistics.iter().zip(&changed.column_statistics) {
+            prop_assert!((a - b).abs() < 1e-5, "{} {}", a, b);
+        }
+    }
+
+    #[test]
+    fn a_further_filter_never_raises_the_estimate(low in 0i64..300, width in 0i64..300, product in 0i64..400) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let database = SHOP.with(Arc::clone);
+            let one = format!("SELECT COUNT(*) FROM items i WHERE i.product >= {low}");
+            let two = format!("{one} AND i.product <= {}", low + width);
+            let three = format!("{two} AND i.order_id <> {product}");
+            let rows = [database.rows(&one).await, database.rows(&two).await, database.rows(&three).await];
+            prop_assert!(rows[1] <= rows[0] * 1.001 + 0.5 && rows[2] <= rows[1] * 1.02 + 0.5, "{:?}", rows);
+            prop_assert!(rows.iter().all(|r| (0.0..=20_000.0).contains(r)));
+            Ok(())
+        })?;
+    }
+}
+
+thread_local! {
+    static SHOP: Arc<Database> =
+        Arc::new(Database::shop(&ProfileConfig { sample_rows: 700, ..ProfileConfig::default() }));
+}
+
+#[test]
+fn rows_are_logarithmic() {
+    assert_eq!(log_rows(0.0), 0.0);
+    assert!((log_rows(1000.0) - 6.9078).abs() < 1e-3);
+}
