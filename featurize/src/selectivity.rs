@@ -111,7 +111,7 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
     let matches = mask.as_ref().map_or(sample_rows, BooleanArray::true_count);
     let every_conjunct_ran = masks.iter().all(Option::is_some);
     let exact = profile.is_complete() && every_conjunct_ran;
-    let (prior, shape) = prior(profile, &sketched, &masks);
+    let Prior { selectivity: prior, shape, cap } = prior(profile, &sketched, &masks);
     let selectivity = if filters.is_empty() {
         1.0
     } else if exact {
@@ -123,7 +123,7 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
         let silent: f64 = predicates.iter().filter(|p| p.matches.is_none()).map(|p| p.selectivity).product();
         posterior(prior / silent.max(1e-12), shape, matches, sample_rows) * silent
     };
-    let rows = (base_rows * selectivity).min(bound);
+    let rows = (base_rows * if exact { selectivity } else { selectivity.min(cap) }).min(bound);
     FilterEstimate { base_rows, rows, bound, exact, independent, prior, sample_rows, matches, predicates, mask }
 }
 
@@ -156,23 +156,33 @@ fn conjunction<'a>(masks: impl Iterator<Item = Option<&'a BooleanArray>>) -> Opt
     })
 }
 
+/// The joint selectivity before the sample's word on the whole conjunction.
+struct Prior {
+    selectivity: f64,
+    /// Its weight against the sample.
+    shape: f64,
+    /// The smallest selectivity of any conjunct alone, which the conjunction cannot exceed.
+    cap: f64,
+}
+
 /// The joint selectivity before the sample's word on the whole conjunction: the sample's on its common conjuncts, the
 /// sketches' on the rare ones, which are left out of the sample one by one until enough rows match the rest.
-/// Returns the selectivity and the weight it has against the sample.
-fn prior(profile: &TableProfile, sketched: &[Sketched], masks: &[Option<BooleanArray>]) -> (f64, f64) {
+fn prior(profile: &TableProfile, sketched: &[Sketched], masks: &[Option<BooleanArray>]) -> Prior {
     let rows = profile.sample.num_rows();
+    let mut cap = 1.0f64;
     let mut groups: Vec<(f64, Option<BooleanArray>)> = interval::groups(sketched, profile)
         .into_iter()
         .map(|group| {
             let mask = conjunction(group.members.iter().map(|&i| masks[i].as_ref()));
             let matches = mask.as_ref().map(BooleanArray::true_count);
+            cap = cap.min(combined(group.sketch, matches, rows));
             let unseen = || combined(None, matches, rows);
             (group.sketch.unwrap_or_else(unseen), mask)
         })
         .collect();
     groups.sort_by(|a, b| a.0.total_cmp(&b.0));
     if let [one] = &groups[..] {
-        return (one.0, ONE_COLUMN_SHAPE);
+        return Prior { selectivity: one.0, shape: ONE_COLUMN_SHAPE, cap };
     }
     let mut rare = 0;
     let common = loop {
@@ -195,7 +205,7 @@ fn prior(profile: &TableProfile, sketched: &[Sketched], masks: &[Option<BooleanA
         selectivity *= factor.powf(weight);
         weight *= 0.75;
     }
-    (selectivity, SEVERAL_COLUMNS_SHAPE)
+    Prior { selectivity, shape: SEVERAL_COLUMNS_SHAPE, cap }
 }
 
 /// Selectivity of one conjunct from the sketches and the sample.
