@@ -3,4 +3,6 @@
 pub mod count;
 pub mod database;
 pub mod metrics;
+pub mod planned;
 pub mod queries;
+pub mod trace;

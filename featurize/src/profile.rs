@@ -135,12 +135,24 @@ impl TableProfile {
     pub fn load(path: &Path) -> Result<Self> {
         let bytes =
             std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// Reads the bytes of a stored profile; `path` names them in errors.
+    ///
+    /// # Errors
+    /// When they are damaged or of another version.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "not a profile, or of another version"))?;
-        let truncated = || damaged(path, "truncated");
-        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged(path, "truncated"))?;
         if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) {
             return Err(damaged(path, "checksum differs"));
         }
+        Self::from_body(body, path)
+    }
+
+    fn from_body(body: &[u8], path: &Path) -> Result<Self> {
+        let truncated = || damaged(path, "truncated");
         let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;

@@ -1,1 +1,50 @@
-//! Placeholder.
+//! A learned query optimizer for engines built on Apache DataFusion.
+//!
+//! Three lines in an engine switch it on: the experts with the weights inside this crate, a session state that plans with
+//! them, and the profiles of the tables (built at the first planning of a query where they are missing).
+//!
+//! ```
+//! use datafusion::execution::SessionStateBuilder;
+//! use datafusion::prelude::SessionContext;
+//! use relata::Relata;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), relata::RelataError> {
+//! let relata = Relata::pretrained()?;
+//! let state = relata.install(SessionStateBuilder::new_with_default_features()).build();
+//! let ctx = SessionContext::new_with_state(state);
+//! // ... register tables, then:
+//! relata.profile(&ctx).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
+//! estimates with intervals, [`join_order`] reorders its inner joins by them, [`statistics`] hands them to DataFusion's
+//! physical planning, and [`planner`] drives all of it from inside DataFusion. [`profiles`] keeps the profiles of the
+//! tables, [`explain`] shows the estimates next to DataFusion's own.
+//!
+//! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
+//! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
+
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod config;
+pub mod counters;
+pub mod error;
+pub mod estimate;
+mod optimizer;
+
+pub use config::RelataConfig;
+pub use counters::CounterValues;
+pub use error::RelataError;
+pub use estimate::{Estimate, Origin, PlanEstimate};
+pub use optimizer::{QueryEstimate, Relata, TableReport};
+
+/// The experts that [`Relata::new`] takes.
+pub use relata_experts::ExpertStack;
+/// How a table is sampled and sketched.
+pub use relata_featurize::profile::ProfileConfig;
+
+/// Result of this crate.
+pub type Result<T, E = RelataError> = std::result::Result<T, E>;

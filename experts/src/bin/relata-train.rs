@@ -79,6 +79,9 @@ struct Arguments {
     /// Columns drawn from a table per step, besides those that are read.
     #[arg(long, default_value_t = FitConfig::default().sample.columns)]
     columns: usize,
+    /// Share of nodes whose embedding is withheld from a step; 1 trains without the data expert.
+    #[arg(long, default_value_t = FitConfig::default().sample.withheld)]
+    withheld: f32,
     /// Steps between two evaluations; once per epoch, but not more often than every 100 steps, unless given.
     #[arg(long)]
     evaluate_every: Option<u64>,
@@ -158,7 +161,7 @@ fn fit_config(arguments: &Arguments, corpus: &Corpus) -> FitConfig {
         steps: arguments.steps.unwrap_or_else(|| (arguments.epochs * per_epoch as f64).ceil() as u64),
         graphs: arguments.graphs,
         databases: arguments.databases,
-        sample: TableSample { rows: arguments.rows, columns: arguments.columns },
+        sample: TableSample { rows: arguments.rows, columns: arguments.columns, withheld: arguments.withheld },
         evaluate_every: arguments.evaluate_every.unwrap_or_else(|| per_epoch.max(100)),
         patience: arguments.patience,
         checkpoint: Some(arguments.checkpoint.join("checkpoint.safetensors")),

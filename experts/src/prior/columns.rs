@@ -66,7 +66,7 @@ impl ColumnKind {
                 &["quantity", "age", "points", "visits", "length", "model_year", "stock", "attempts", "seats"]
             }
             Self::Title => &["title", "description", "full_name", "label", "note"],
-            Self::Identifier => &["email", "reference", "serial", "phone", "url"],
+            Self::Identifier => &["contact", "reference", "serial", "phone", "url"],
             Self::Duplicate => &["billed", "declared", "previous", "revised"],
             Self::Sequence => &["line_number", "position", "version"],
             Self::Constant => &["tenant", "source", "checked"],

@@ -26,8 +26,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn draw(random: &mut Random) -> Self {
-        // Starts between 1985 and 2020 and lasts up to 15 years.
-        let (first_day, days) = (5_479 + random.below(12_784) as i64, random.log_within(&(60..=5_500)));
+        // Starts between 1985 and 2010 and lasts up to 15 years.
+        let (first_day, days) = (5_479 + random.below(9_131) as i64, random.log_within(&(60..=5_500)));
         Self { vocabulary: Vocabulary::draw(random), season: Season::random(first_day, days, random) }
     }
 }

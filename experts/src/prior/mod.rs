@@ -27,18 +27,35 @@
 //!
 //! # Sources
 //!
-//! The plan follows the Relational Prior Generator of RDB-PFN (Wang, You, Shi and Zhang, "Relational In-Context Learning
-//! via Synthetic Pre-training with Structural Prior", arXiv 2603.03805, 2026): a table graph in topological order, one
-//! causal model per table, the parent's causal output among the child's inputs, uniform or Zipf parents. The blocks that
-//! tie two references of one row together are a flat form of the hierarchical stochastic block models of PluRel
-//! (Kothapalli et al., "PluRel: Synthetic Data unlocks Scaling Laws for Relational Foundation Models", arXiv 2602.04029,
-//! 2026). Both serve prediction; this one serves query optimization as well, and so adds what estimators trip over:
-//! strings with shared prefixes and words, functional dependencies, near duplicates, NULLs that depend on values,
-//! link tables, optional and dangling references, popular parents shared by several children, clustered rows.
+//! The plan follows the Relational Prior Generator of RDB-PFN (Wang, You, Shi and Zhang, "Relational In-Context
+//! Learning via Synthetic Pre-training with Structural Prior", arXiv 2603.03805, 2026): a table graph in topological
+//! order, one causal model per table, the parent's causal output among the child's inputs, uniform or Zipf parents.
+//! The blocks that tie two references of one row together are a flat form of the hierarchical stochastic block models
+//! of PluRel (Kothapalli et al., "PluRel: Synthetic Data unlocks Scaling Laws for Relational Foundation Models", arXiv
+//! 2602.04029, 2026). Both serve prediction; this one serves query optimization as well, and so adds what estimators
+//! trip over: strings with shared prefixes and words, functional dependencies, near duplicates, NULLs that depend on
+//! values, link tables, optional and dangling references, popular parents shared by several children, clustered rows.
 //!
-//! The defaults of [`PriorConfig`] follow the 16 `train` databases of the corpus: a median of 3 and a 99th percentile
-//! of 20 columns a table, NULLs in 43 % of the columns, 13 % optional and 3 % dangling references, a median of
-//! 12 % of the children with the most popular 1 % of the parents.
+//! # How close it comes
+//!
+//! The defaults of [`PriorConfig`] are set after the 16 `train` databases of the corpus; beside them 100 draws (seeds
+//! 0 to 99). Key columns count among the columns of a table and nowhere else; tables under 50 rows are left out of what
+//! is measured per column, tables under 200 rows of what is measured per reference.
+//!
+//! | quartiles unless said otherwise | corpus | prior |
+//! |---|---|---|
+//! | columns of a table | 3, 3, 6 | 3, 4, 6 |
+//! | share of text, integer, real columns | 37, 42, 16 % | 38, 36, 12 % |
+//! | NULLs occur in that share of text columns | 43 % | 39 % |
+//! | share of the most frequent value | 0.01, 0.12, 0.56 | 0.01, 0.10, 0.48 |
+//! | rank correlation of two numeric columns of a table | 0.09, 0.22, 0.50 | 0.06, 0.20, 0.51 |
+//! | children of a parent, mean of each reference | 1.8, 13, 95 | 1.1, 8.0, 37 |
+//! | their deviation over their mean | 0.32, 0.65, 1.5 | 0.32, 0.78, 1.6 |
+//! | share of the children with the top 1 % of the parents | 0.04, 0.12, 0.24 | 0.04, 0.10, 0.22 |
+//! | optional references, dangling references | 13 %, 3 % | 13 %, 2 % |
+//!
+//! Still apart: composite keys (30 % of the tables against 12 %), parents without children (a quarter of the references
+//! leave over 41 % of the parents without, against 66 %), and dates, of which the prior has more.
 //!
 //! # Same seed, same database
 //!

@@ -118,14 +118,8 @@ fn draw_graph(config: &PriorConfig, random: &mut Random) -> Vec<Outline> {
     let mut outlines: Vec<Outline> = Vec::with_capacity(count);
     for index in 0..count {
         let kind = match index {
-            0 => {
-                if count == 1 {
-                    TableKind::Fact
-                } else {
-                    TableKind::Entity
-                }
-            }
-            _ if index < roots => random.pick(&[TableKind::Lookup, TableKind::Lookup, TableKind::Entity]),
+            0 if count > 1 => TableKind::Entity,
+            _ if index > 0 && index < roots => random.pick(&[TableKind::Lookup, TableKind::Lookup, TableKind::Entity]),
             _ if index + 1 == count => TableKind::Fact,
             _ => [TableKind::Fact, TableKind::Entity, TableKind::Link, TableKind::Extension]
                 [Alias::new(&[0.38, 0.23, 0.30, 0.09]).draw(random)],
@@ -135,13 +129,7 @@ fn draw_graph(config: &PriorConfig, random: &mut Random) -> Vec<Outline> {
             TableKind::Lookup => 0,
             TableKind::Entity => random.within(1..=2),
             TableKind::Fact => random.within(1..=config.max_references),
-            TableKind::Link => {
-                if random.chance(0.15) {
-                    3
-                } else {
-                    2
-                }
-            }
+            TableKind::Link => 2 + usize::from(random.chance(0.15)),
             TableKind::Extension => 1,
         };
         let mut parents: Vec<usize> = Vec::with_capacity(wanted);
@@ -215,7 +203,8 @@ fn draw_table(
         _ if !is_parent && random.chance(0.3) => KeyStyle::None,
         _ if rows < 5_000 && random.chance(0.15) => KeyStyle::Codes,
         _ => KeyStyle::Numbers {
-            wide: random.chance(0.8),
+            // Numbers of 32 bits last for so many rows with any gap.
+            wide: random.chance(0.8) || rows > 100_000_000,
             first: random.pick(&[1, 1, 1, 0, 1_000, 100_000]),
             gap: random.pick(&[1, 1, 1, 2, 10]),
         },
@@ -261,7 +250,8 @@ fn draw_table(
     };
     // Links often carry nothing of their own.
     let bare = outline.kind == TableKind::Link && random.chance(0.35);
-    let columns = if bare { 0 } else { random.log_within(&(1..=most)) };
+    let likely = random.log_within(&(most.min(3)..=most));
+    let columns = if bare { 0 } else { random.log_within(&(1..=likely)) };
     TablePlan { name, kind: outline.kind, rows, key, key_columns, references, columns, order }
 }
 
@@ -318,7 +308,7 @@ fn draw_reference(
         columns,
         fanout,
         covered: if random.chance(0.65) { 1.0 } else { random.between(0.1, 1.0) },
-        popularity: if random.chance(0.65) { random.between(0.5, 1.0) as f32 } else { 0.0 },
+        popularity: if random.chance(0.8) { random.between(0.6, 1.0) as f32 } else { 0.0 },
         affinity: if random.chance(0.4) { random.between(0.3, 0.95) } else { 0.0 },
         null_share,
         dangling_share: if dangles { random.between(0.002, 0.2) } else { 0.0 },

@@ -16,12 +16,14 @@ use crate::message_passing::Schedule;
 use crate::train::data::{Chunk, targets};
 
 /// How much of a table one step sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TableSample {
     /// R: rows drawn from the table's sample.
     pub rows: usize,
     /// Columns drawn besides those that the graphs read, up to this number in all.
     pub columns: usize,
+    /// Share of nodes whose embedding is withheld; 1 trains the logical expert without the data expert.
+    pub withheld: f32,
 }
 
 /// Tables stacked by column: T tables, C columns of all tables, R rows (short tables are padded).
@@ -84,6 +86,9 @@ impl Batch {
         let zero = (tables.tables + tables.columns) as u32;
         let schedule = Schedule::new(members.iter().map(|(_, graph)| &graph.graph), |graph, reference| {
             let database = members[graph].0;
+            if random.random::<f32>() < sample.withheld {
+                return Ok(zero);
+            }
             Ok(key(database, reference).and_then(|key| rows.get(&key).copied()).unwrap_or(zero))
         })?;
         let mut batch = Self { tables, schedule, ..Self::default() };

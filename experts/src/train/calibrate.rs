@@ -110,7 +110,12 @@ mod tests {
         let covered = outcomes.iter().filter(|outcome| apply(&offsets, **outcome).covered()).count();
         assert!((covered as f64 / outcomes.len() as f64 - 0.9).abs() < 0.01);
         assert!((left_out_coverage(&outcomes, 4, 0.1).unwrap() - 0.9).abs() < 0.02);
-        assert!(left_out_coverage(&outcomes, 1, 0.1).is_none() || outcomes.is_empty());
+    }
+
+    #[test]
+    fn one_database_leaves_nothing_to_calibrate_on() {
+        assert_eq!(left_out_coverage(&outcomes(1, 100), 1, 0.1), None);
+        assert_eq!(left_out_coverage(&[], 0, 0.1), None);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Default for FitConfig {
             steps: 2000,
             graphs: 64,
             databases: 4,
-            sample: TableSample { rows: 64, columns: 24 },
+            sample: TableSample { rows: 64, columns: 24, withheld: 0.0 },
             evaluate_every: 200,
             patience: 10,
             checkpoint: None,

@@ -1,6 +1,6 @@
 //! The interactive shell of `relata sql`: multi-line statements, history, `\d` and `\q`.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, BufReader, IsTerminal, Stdin};
 use std::path::PathBuf;
 
 use datafusion::prelude::SessionContext;
@@ -135,13 +135,13 @@ enum Line {
 /// Where lines come from: a person at a terminal, or a file or pipe.
 enum Input {
     Editor { editor: Box<DefaultEditor>, history: PathBuf },
-    Pipe(std::io::Lines<std::io::StdinLock<'static>>),
+    Pipe(std::io::Lines<BufReader<Stdin>>),
 }
 
 impl Input {
     fn open(terminal: &Terminal) -> Result<Self> {
         if !std::io::stdin().is_terminal() {
-            return Ok(Input::Pipe(std::io::stdin().lock().lines()));
+            return Ok(Input::Pipe(BufReader::new(std::io::stdin()).lines()));
         }
         let mut editor = DefaultEditor::new().map_err(readline_error)?;
         let directory = dirs::state_dir().map_or_else(cache_directory, |directory| directory.join("relata"));

@@ -11,7 +11,7 @@ use super::error::{CliError, Result};
 /// The output of one command. Results go through [`Terminal::line`], so a closed pipe is an error that the binary can
 /// recognise, never a panic.
 pub struct Terminal {
-    results: Box<dyn Write + Send>,
+    results: Box<dyn Write + Send + Sync>,
     quiet: bool,
     /// Whether a person reads the results.
     pub interactive: bool,
@@ -31,7 +31,7 @@ impl Terminal {
     }
 
     /// Results go to `results`; notes and progress are left out.
-    pub fn to_writer(results: impl Write + Send + 'static) -> Self {
+    pub fn to_writer(results: impl Write + Send + Sync + 'static) -> Self {
         Terminal { results: Box::new(results), quiet: true, interactive: false }
     }
 
@@ -44,7 +44,7 @@ impl Terminal {
     }
 
     /// The writer of results, for formats that write bytes.
-    pub fn results(&mut self) -> &mut (dyn Write + Send) {
+    pub fn results(&mut self) -> &mut (dyn Write + Send + Sync) {
         &mut *self.results
     }
 

@@ -25,7 +25,7 @@
 //! SELECT o.status, count(*) FROM order_items i JOIN orders o ON o.order_id = i.order_id
 //!   JOIN customers u ON u.customer_id = o.customer_id JOIN cities t ON t.city_id = u.city_id
 //!   JOIN countries c ON c.country_id = t.country_id JOIN products p ON p.product_id = i.product_id
-//! WHERE c.income_level = 'high' AND u.country_code = 'CH' AND p.price > 500 AND o.ordered_at >= DATE '2024-12-20'
+//! WHERE c.income_level = 'high' AND u.country_code = 'CH' AND p.price > 100 AND o.ordered_at >= DATE '2024-12-20'
 //! GROUP BY o.status;
 //! ```
 

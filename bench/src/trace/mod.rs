@@ -1,0 +1,302 @@
+//! `relata-bench trace`: labelled queries over many databases, for training.
+//!
+//! One folder per database, written when it is complete: an interrupted run goes on where it stopped. Databases are
+//! worked on in parallel, each by one thread, and what is written depends on the options alone.
+
+mod label;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use hashbrown::HashMap;
+use indicatif::{ProgressBar, ProgressStyle};
+use relata_experts::prior::{PriorConfig, generate};
+use relata_featurize::graph::LAYOUT_VERSION;
+use serde::{Deserialize, Serialize};
+
+use crate::database::{Database, Role};
+use crate::queries::{Generator, Kind};
+pub use label::{Labeller, Outcome, Skip};
+
+/// File beside the traces that says how they were made.
+const MANIFEST: &str = "trace.json";
+
+/// Attempts per wanted query, after which a database has as many as it can give.
+const ATTEMPTS: usize = 8;
+
+/// Label queries over synthetic databases and databases in folders.
+#[derive(Debug, Clone, Args)]
+pub struct TraceOptions {
+    /// Folder of the traces, one folder per database
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Number of databases of the relational prior
+    #[arg(long, default_value_t = 0)]
+    pub synthetic: usize,
+    /// Seed of the first of them, and of all queries
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Rows of their largest tables
+    #[arg(long, default_value = "500..60000", value_parser = parse_range)]
+    pub rows: (usize, usize),
+    /// Number of their tables
+    #[arg(long, default_value = "2..8", value_parser = parse_range)]
+    pub tables: (usize, usize),
+    /// Folder of Parquet files with a schema.json; refused if its role is "eval"
+    #[arg(long)]
+    pub database: Vec<PathBuf>,
+    /// Queries per database
+    #[arg(long, default_value_t = 500)]
+    pub queries: usize,
+    /// Kinds of queries, taken by turns
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["seed", "hard", "seed", "hard", "group"])]
+    pub kinds: Vec<Kind>,
+    /// Most sets of relations labelled per query
+    #[arg(long, default_value_t = 32)]
+    pub subplans: usize,
+    /// Databases worked on at a time
+    #[arg(long, default_value_t = 2)]
+    pub jobs: usize,
+}
+
+/// What decides the content of a trace.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    layout: u32,
+    seed: u64,
+    rows: (usize, usize),
+    tables: (usize, usize),
+    queries: usize,
+    kinds: Vec<Kind>,
+    subplans: usize,
+}
+
+/// A database to trace.
+#[derive(Debug)]
+enum Source {
+    Synthetic(u64),
+    Folder(PathBuf),
+}
+
+/// What a run did.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct TraceReport {
+    /// Databases traced.
+    pub databases: usize,
+    /// Databases that were complete already.
+    pub complete: usize,
+    /// Queries labelled.
+    pub queries: usize,
+    /// Labels of sets of relations and groups.
+    pub labels: usize,
+    /// Queries without labels, by reason.
+    pub skipped: HashMap<Skip, usize>,
+    /// Time taken.
+    pub seconds: f64,
+}
+
+/// Traces every database that is not complete yet.
+///
+/// # Errors
+/// When a database is for measuring only, when the output holds traces of other options, or when a database cannot be
+/// read, queried or written.
+pub fn run(options: &TraceOptions) -> Result<TraceReport> {
+    ensure!(options.jobs > 0 && options.queries > 0 && !options.kinds.is_empty(), "nothing to do");
+    for folder in &options.database {
+        if Database::role_of_folder(folder)? == Role::Eval {
+            bail!("{} is a database to measure on (role \"eval\"): no trace for training is made of it", folder.display());
+        }
+    }
+    std::fs::create_dir_all(&options.output).with_context(|| options.output.display().to_string())?;
+    check_manifest(options)?;
+    let synthetic = (0..options.synthetic as u64).map(|index| Source::Synthetic(options.seed.wrapping_add(index)));
+    let folders = options.database.iter().cloned().map(Source::Folder);
+    let sources: Vec<Source> = synthetic.chain(folders).collect();
+    ensure!(!sources.is_empty(), "no database: give --synthetic N or --database DIR");
+
+    let start = Instant::now();
+    let bar = ProgressBar::new((sources.len() * options.queries) as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {per_sec}  {elapsed} (+{eta})  {msg}")?);
+    bar.enable_steady_tick(std::time::Duration::from_millis(500));
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<TraceReport> {
+        let mut report = TraceReport::default();
+        // The index hands out databases; whoever is done takes the next.
+        while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = trace_source(options, source, &bar, &mut report) {
+                next.store(sources.len(), Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(report)
+    };
+    let reports: Vec<Result<TraceReport>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.jobs.min(sources.len())).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked"))).collect()
+    });
+    bar.finish_and_clear();
+    let mut total = TraceReport::default();
+    for report in reports {
+        total.add(&report?);
+    }
+    total.seconds = start.elapsed().as_secs_f64();
+    Ok(total)
+}
+
+fn trace_source(options: &TraceOptions, source: &Source, bar: &ProgressBar, report: &mut TraceReport) -> Result<()> {
+    let name = match source {
+        Source::Synthetic(seed) => format!("prior_{seed:06}"),
+        Source::Folder(folder) => {
+            let name = folder.canonicalize().with_context(|| folder.display().to_string())?;
+            name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+    };
+    let folder = options.output.join(&name);
+    if folder.is_dir() {
+        report.complete += 1;
+        bar.inc(options.queries as u64);
+        return Ok(());
+    }
+    bar.set_message(name.clone());
+    let (mut database, seed) = match source {
+        Source::Synthetic(seed) => {
+            let config = PriorConfig {
+                tables: options.tables.0..=options.tables.1,
+                rows: options.rows.0..=options.rows.1,
+                ..PriorConfig::default()
+            };
+            (Database::from_synthetic(&generate(&config, *seed)?)?, *seed)
+        }
+        Source::Folder(folder) => (Database::from_folder(folder)?, options.seed),
+    };
+    ensure!(database.role == Role::Train, "{name} is a database to measure on");
+    database.name = name;
+    trace_database(options, &database, seed, &folder, bar, report).with_context(|| database.name.clone())
+}
+
+fn trace_database(
+    options: &TraceOptions,
+    database: &Database,
+    seed: u64,
+    folder: &Path,
+    bar: &ProgressBar,
+    report: &mut TraceReport,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut generator = Generator::new(database, seed);
+    let mut labeller = Labeller::new(database, seed, options.subplans)?;
+    let kinds: Vec<Kind> = options.kinds.iter().copied().filter(|kind| generator.can_write(*kind)).collect();
+    let mut graphs = Vec::with_capacity(options.queries);
+    for attempt in 0..ATTEMPTS * options.queries {
+        if graphs.len() == options.queries || kinds.is_empty() {
+            break;
+        }
+        let Some(query) = generator.query(kinds[attempt % kinds.len()]) else { continue };
+        match runtime.block_on(labeller.label(&query.sql)).with_context(|| query.sql.clone())? {
+            Outcome::Labelled(graph) => {
+                report.labels += graph.labels.iter().flatten().count();
+                graphs.push(graph);
+                bar.inc(1);
+            }
+            Outcome::Skipped(skip) => *report.skipped.entry(skip).or_default() += 1,
+        }
+    }
+    bar.inc((options.queries - graphs.len()) as u64);
+    report.queries += graphs.len();
+    report.databases += 1;
+    labeller.into_trace(graphs).write(folder)?;
+    Ok(())
+}
+
+/// Writes how the traces are made, or makes sure that those which are there were made in the same way.
+fn check_manifest(options: &TraceOptions) -> Result<()> {
+    let manifest = Manifest {
+        layout: LAYOUT_VERSION,
+        seed: options.seed,
+        rows: options.rows,
+        tables: options.tables,
+        queries: options.queries,
+        kinds: options.kinds.clone(),
+        subplans: options.subplans,
+    };
+    let path = options.output.join(MANIFEST);
+    if path.exists() {
+        let text = std::fs::read_to_string(&path)?;
+        let found: Manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        ensure!(found == manifest, "{} was made with other options ({})", options.output.display(), text.trim());
+        return Ok(());
+    }
+    std::fs::write(&path, serde_json::to_string(&manifest)? + "\n").with_context(|| path.display().to_string())
+}
+
+/// `LO..HI`, both included.
+fn parse_range(text: &str) -> Result<(usize, usize)> {
+    let (low, high) = text.split_once("..").context("expected LO..HI")?;
+    let range = (low.trim().parse()?, high.trim_start_matches('=').trim().parse()?);
+    ensure!(range.0 > 0 && range.0 <= range.1, "expected 1 <= LO <= HI");
+    Ok(range)
+}
+
+impl TraceReport {
+    fn add(&mut self, other: &Self) {
+        self.databases += other.databases;
+        self.complete += other.complete;
+        self.queries += other.queries;
+        self.labels += other.labels;
+        for skip in [Skip::Empty, Skip::TooLarge, Skip::Unsupported] {
+            *self.skipped.entry(skip).or_default() += other.skipped.get(&skip).copied().unwrap_or(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use relata_featurize::trace::{DatabaseTrace, read_all};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: TraceOptions,
+    }
+
+    fn options(output: &Path, more: &[&str]) -> TraceOptions {
+        let fixed = ["trace", "--rows", "100..400", "--queries", "12", "--tables", "2..4", "--output"];
+        let output = output.display().to_string();
+        Command::parse_from(fixed.iter().copied().chain([output.as_str()]).chain(more.iter().copied())).options
+    }
+
+    #[test]
+    fn traces_are_deterministic_and_resumed() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let report = run(&options(one.path(), &["--synthetic", "3"])).unwrap();
+        assert_eq!((report.databases, report.complete), (3, 0));
+        assert!(report.queries > 24 && report.labels > report.queries);
+        run(&options(two.path(), &["--synthetic", "3", "--jobs", "1"])).unwrap();
+        let (left, right) = (read_all(one.path()).unwrap(), read_all(two.path()).unwrap());
+        assert_eq!(left.len(), 3);
+        assert_eq!(left, right);
+
+        std::fs::remove_dir_all(one.path().join("prior_000002")).unwrap();
+        let report = run(&options(one.path(), &["--synthetic", "4"])).unwrap();
+        assert_eq!((report.databases, report.complete), (2, 2));
+        assert_eq!(DatabaseTrace::read(&one.path().join("prior_000002")).unwrap(), right[1]);
+        let other = run(&options(one.path(), &["--synthetic", "3", "--seed", "9"]));
+        assert!(other.unwrap_err().to_string().contains("other options"));
+    }
+
+    #[test]
+    fn databases_to_measure_on_are_refused() {
+        let (output, database) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let schema = r#"{"name": "d", "role": "eval", "tables": [], "foreign_keys": []}"#;
+        std::fs::write(database.path().join("schema.json"), schema).unwrap();
+        let refused = run(&options(output.path(), &["--database", &database.path().display().to_string()]));
+        assert!(refused.unwrap_err().to_string().contains("eval"));
+        assert!(std::fs::read_dir(output.path()).unwrap().next().is_none());
+    }
+}

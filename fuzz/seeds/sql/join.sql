@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM a JOIN b ON a.x = b.x WHERE a.y LIKE 'w%' AND b.x BETWEEN 2 AND 9

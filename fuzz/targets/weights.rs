@@ -1,0 +1,4 @@
+//! libFuzzer target of [`relata_fuzz::weights`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| relata_fuzz::weights(data));

@@ -1,0 +1,35 @@
+//! Settings of relata: defaults for a [`crate::Relata`], changed per session with `SET relata.<name> = <value>`.
+
+use datafusion::common::config::{ConfigExtension, ConfigOptions};
+use datafusion::common::extensions_options;
+
+extensions_options! {
+    /// Settings of relata in a session.
+    pub struct RelataConfig {
+        /// Whether relata takes part in planning at all.
+        pub enabled: bool, default = true
+        /// Whether inner joins are reordered.
+        pub join_reordering: bool, default = true
+        /// Whether DataFusion's physical planning sees relata's estimates.
+        pub statistics: bool, default = true
+        /// Whether tables without a profile are profiled when a query over them is planned.
+        pub lazy_profiling: bool, default = true
+        /// Milliseconds that lazy profiling may take of one planning; tables left over are tried again by the next query.
+        pub profile_budget_ms: u64, default = 5_000
+        /// How many times cheaper a new join order must be for the query's own order to be left.
+        pub minimum_gain: f64, default = 1.5
+        /// Pairs of relation sets that join enumeration looks at before it goes on greedily.
+        pub enumeration_budget: usize, default = 10_000
+    }
+}
+
+impl ConfigExtension for RelataConfig {
+    const PREFIX: &'static str = "relata";
+}
+
+impl RelataConfig {
+    /// The settings of a session; `None` where relata is not installed.
+    pub fn of(options: &ConfigOptions) -> Option<&Self> {
+        options.extensions.get::<Self>()
+    }
+}

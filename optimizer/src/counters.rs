@@ -1,0 +1,62 @@
+//! What relata did and where it stood back, counted since it was made.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident)*) => {
+        /// The running counts.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        /// The counts at one moment.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct CounterValues {
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn values(&self) -> CounterValues {
+                CounterValues { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Queries that relata planned.
+    planned
+    /// Regions of inner joins that were given another order.
+    reordered
+    /// Regions that kept the query's order, because no other was predicted to be clearly better.
+    kept
+    /// Regions left alone because one of their relations could not be estimated.
+    unestimated
+    /// Rewritten plans that were given up, because their schema differed or they could not be built.
+    rejected
+    /// Estimates by the experts that were not finite or failed, answered analytically.
+    expert_failures
+    /// Physical plans whose scans could not be tied to the logical plan's.
+    unidentified
+    /// Profiles built.
+    profiled
+    /// Profiles read from the profile directory.
+    loaded
+    /// Stored profiles that were damaged and rebuilt.
+    damaged
+    /// Stored profiles whose table had changed, rebuilt.
+    stale
+    /// Tables that could not be profiled.
+    unprofiled
+    /// Tables that lazy profiling had no time left for.
+    postponed
+    /// Errors inside relata that left a query to DataFusion.
+    failures
+}
+
+/// Counts one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
