@@ -20,6 +20,11 @@ pub trait Profiles {
     /// The profile of the table that `scan` reads.
     fn profile(&self, scan: &TableScan) -> Option<Arc<TableProfile>>;
 
+    /// The estimate of a table's filters; an implementation may remember it.
+    fn filters(&self, profile: &Arc<TableProfile>, filters: &[Expr]) -> Arc<FilterEstimate> {
+        Arc::new(estimate_filters(profile, filters))
+    }
+
     /// Rows of a plan that is no base table; `None` when unknown.
     fn derived_rows(&self, _plan: &LogicalPlan) -> Option<f64> {
         None
@@ -32,7 +37,7 @@ pub struct RelationEstimate {
     /// The profile, of a profiled base table.
     pub profile: Option<Arc<TableProfile>>,
     /// The filters, of a profiled base table.
-    pub filter: Option<FilterEstimate>,
+    pub filter: Option<Arc<FilterEstimate>>,
     /// Rows without filters; `None` when nothing is known.
     pub base_rows: Option<f64>,
     /// Rows that pass the filters.
@@ -100,7 +105,7 @@ impl<'a> JoinEstimator<'a> {
             let profile = relation.scan.as_ref().and_then(|scan| profiles.profile(scan));
             match profile {
                 Some(profile) => {
-                    let filter = estimate_filters(&profile, &relation.table_filters);
+                    let filter = profiles.filters(&profile, &relation.table_filters);
                     RelationEstimate {
                         base_rows: Some(profile.rows),
                         rows: filter.rows,

@@ -1,6 +1,32 @@
-//! The conductor (being written).
+//! The conductor: an optimized logical plan -> rows with intervals for every node.
+//!
+//! Inner joins are estimated as sets of relations, whatever their shape: [`Region::set`] walks from the profiles of the
+//! relations through the experts to the estimate of any set. What stands above or between the regions (aggregates, outer
+//! joins, limits) is estimated from its inputs.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, TableScan};
+use hashbrown::HashMap;
+use relata_experts::ExpertStack;
+use relata_featurize::analytical::{JoinEstimator, Profiles, SetEstimate};
+use relata_featurize::graph::NodeKind;
+use relata_featurize::groups::{GroupColumn, estimate_groups};
+use relata_featurize::join_graph::{JoinGraph, RelationSet, column_of};
+use relata_featurize::logical::{Tables, aggregate_features, join_columns, join_features, log_rows, relation_graph};
+use relata_featurize::profile::TableProfile;
+use relata_featurize::selectivity::{FilterEstimate, estimate_filters};
+
+use crate::counters::{Counters, count};
+use crate::profiles::ProfileStore;
+
+mod region;
+mod tree;
+
+pub(crate) use region::Region;
+pub use tree::PlanEstimate;
+pub(crate) use tree::{rows, tree};
 
 /// Where an estimate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +65,72 @@ pub struct Estimate {
     pub origin: Origin,
 }
 
-/// The estimate of a plan's root and, below it, of its inputs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PlanEstimate {
-    /// The root node as DataFusion displays it.
-    pub node: String,
-    /// Its estimate.
-    pub estimate: Estimate,
-    /// The inputs, in the order of `LogicalPlan::inputs`.
-    pub inputs: Vec<PlanEstimate>,
+impl Estimate {
+    /// A number that is known.
+    pub(crate) fn exact(rows: f64) -> Self {
+        Self { rows, lower: rows, upper: rows, origin: Origin::Exact }
+    }
+
+    /// Nothing is known.
+    pub(crate) fn fallback(reason: &'static str) -> Self {
+        Self { rows: 1000.0, lower: 0.0, upper: f64::INFINITY, origin: Origin::Fallback(reason) }
+    }
+
+    /// Whether planning may rely on it.
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self.origin, Origin::Fallback(_))
+    }
+
+    /// The same for a node whose rows follow from this one's by a monotone formula.
+    fn map(self, formula: impl Fn(f64) -> f64) -> Self {
+        Self { rows: formula(self.rows), lower: formula(self.lower), upper: formula(self.upper), ..self }
+    }
+
+    /// The same for a node whose rows follow from two inputs by a monotone formula.
+    fn zip(self, other: Self, formula: impl Fn(f64, f64) -> f64) -> Self {
+        let origin = match (self.origin, other.origin) {
+            (fallback @ Origin::Fallback(_), _) | (_, fallback @ Origin::Fallback(_)) => fallback,
+            (Origin::Exact, Origin::Exact) => Origin::Exact,
+            _ => Origin::Analytical,
+        };
+        Self {
+            rows: formula(self.rows, other.rows),
+            lower: formula(self.lower, other.lower),
+            upper: formula(self.upper, other.upper),
+            origin,
+        }
+    }
+}
+
+/// Estimates the plans of one query.
+#[derive(Debug)]
+pub(crate) struct Estimator<'a> {
+    pub(crate) experts: Option<&'a ExpertStack>,
+    pub(crate) profiles: &'a ProfileStore,
+    pub(crate) counters: &'a Counters,
+    /// The filters that ran on a sample already, by the profile's address.
+    filters: Mutex<HashMap<(usize, Vec<Expr>), Arc<FilterEstimate>>>,
+}
+
+impl<'a> Estimator<'a> {
+    pub(crate) fn new(experts: Option<&'a ExpertStack>, profiles: &'a ProfileStore, counters: &'a Counters) -> Self {
+        Self { experts, profiles, counters, filters: Mutex::default() }
+    }
+}
+
+impl Profiles for Estimator<'_> {
+    fn profile(&self, scan: &TableScan) -> Option<Arc<TableProfile>> {
+        Some(Arc::clone(&self.profiles.of_scan(scan)?.profile))
+    }
+
+    fn filters(&self, profile: &Arc<TableProfile>, filters: &[Expr]) -> Arc<FilterEstimate> {
+        let key = (Arc::as_ptr(profile) as usize, filters.to_vec());
+        let mut known = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(key).or_insert_with(|| Arc::new(estimate_filters(profile, filters))))
+    }
+
+    fn derived_rows(&self, plan: &LogicalPlan) -> Option<f64> {
+        let estimate = rows(self, plan);
+        estimate.is_known().then_some(estimate.rows)
+    }
 }

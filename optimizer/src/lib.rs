@@ -20,9 +20,9 @@
 //! ```
 //!
 //! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
-//! estimates with intervals, [`join_order`] reorders its inner joins by them, [`statistics`] hands them to DataFusion's
-//! physical planning, and [`planner`] drives all of it from inside DataFusion. [`profiles`] keeps the profiles of the
-//! tables, [`explain`] shows the estimates next to DataFusion's own.
+//! estimates with intervals, `join_order` reorders its inner joins by them, `statistics` hands them to DataFusion's
+//! physical planning, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
+//! tables, `explain` shows the estimates next to DataFusion's own.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
 //! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
@@ -33,13 +33,19 @@ pub mod config;
 pub mod counters;
 pub mod error;
 pub mod estimate;
+mod explain;
+pub mod join_order;
 mod optimizer;
+mod planner;
+mod profiles;
+mod statistics;
 
 pub use config::RelataConfig;
 pub use counters::CounterValues;
 pub use error::RelataError;
 pub use estimate::{Estimate, Origin, PlanEstimate};
-pub use optimizer::{QueryEstimate, Relata, TableReport};
+pub use optimizer::{QueryEstimate, Relata};
+pub use profiles::TableReport;
 
 /// The experts that [`Relata::new`] takes.
 pub use relata_experts::ExpertStack;

@@ -1,46 +1,41 @@
-//! [`Relata`]: what users hold (being written).
+//! [`Relata`]: what users hold.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::common::stats::Precision;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
-use datafusion::sql::TableReference;
-use datafusion_expr::LogicalPlan;
+use futures::StreamExt;
 use relata_experts::ExpertStack;
 use relata_featurize::profile::ProfileConfig;
 
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters};
-use crate::estimate::PlanEstimate;
-use crate::{RelataError, Result};
+use crate::estimate::{Estimator, PlanEstimate};
+use crate::planner::RelataQueryPlanner;
+use crate::profiles::{ProfileStore, TableReport, profiling_session};
+use crate::{RelataError, Result, estimate, explain};
 
-/// The learned optimizer.
+/// Tables profiled at a time.
+const PROFILED_AT_A_TIME: usize = 2;
+
+/// The learned optimizer: experts, the profiles of the tables, and the settings it installs with.
+///
+/// Clones share the experts and the profiles.
 #[derive(Debug, Clone)]
 pub struct Relata {
-    experts: Option<Arc<ExpertStack>>,
-    config: RelataConfig,
-    counters: Arc<Counters>,
-}
-
-/// What profiling one table took.
-#[derive(Debug)]
-pub struct TableReport {
-    /// The table.
-    pub table: TableReference,
-    /// Its rows.
-    pub rows: u64,
-    /// Its columns.
-    pub columns: usize,
-    /// Size of the profile in memory.
-    pub bytes: usize,
-    /// Time it took.
-    pub elapsed: Duration,
-    /// Whether the profile was there already, in memory or in the profile directory.
-    pub loaded: bool,
-    /// Why the table could not be profiled.
-    pub error: Option<String>,
+    pub(crate) experts: Option<Arc<ExpertStack>>,
+    pub(crate) profiles: Arc<ProfileStore>,
+    pub(crate) config: RelataConfig,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The estimate of a query.
@@ -69,20 +64,27 @@ impl Relata {
 
     /// With these experts; `None` estimates analytically.
     pub fn new(experts: Option<ExpertStack>) -> Self {
-        Self { experts: experts.map(Arc::new), config: RelataConfig::default(), counters: Arc::default() }
+        Self {
+            experts: experts.map(Arc::new),
+            profiles: Arc::default(),
+            config: RelataConfig::default(),
+            counters: Arc::default(),
+        }
     }
 
-    /// Keeps profiles in `directory` from now on.
+    /// Keeps profiles in `directory`; those made so far are forgotten.
     #[must_use]
-    pub fn with_profile_directory(self, directory: impl Into<PathBuf>) -> Self {
-        let _ = directory.into();
+    pub fn with_profile_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        let config = self.profiles.config.clone();
+        self.profiles = Arc::new(ProfileStore::new(Some(directory.into()), config));
         self
     }
 
-    /// Samples and sketches tables this way from now on.
+    /// Samples and sketches tables this way; profiles made so far are forgotten.
     #[must_use]
-    pub fn with_profile_config(self, config: ProfileConfig) -> Self {
-        let _ = config;
+    pub fn with_profile_config(mut self, config: ProfileConfig) -> Self {
+        let directory = self.profiles.directory.clone();
+        self.profiles = Arc::new(ProfileStore::new(directory, config));
         self
     }
 
@@ -93,20 +95,43 @@ impl Relata {
         self
     }
 
-    /// Makes the session plan with relata.
+    /// Makes the session plan with relata: wraps its query planner and adds the settings `relata.*`.
     #[must_use]
-    pub fn install(&self, builder: SessionStateBuilder) -> SessionStateBuilder {
-        let _ = (&self.experts, &self.config);
-        builder
+    pub fn install(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
+        let previous = builder.query_planner().take();
+        let planner = RelataQueryPlanner::new(self.clone(), previous);
+        let options = builder.config().get_or_insert_default().options_mut();
+        options.extensions.insert(self.config.clone());
+        builder.with_query_planner(Arc::new(planner))
     }
 
-    /// Profiles every table of every schema that has none; the reports are in the order of the tables' names.
+    /// Profiles every table of every schema that has no profile yet; the reports are in the order of the tables' names.
     ///
     /// # Errors
-    /// When a catalog cannot be listed. A table that cannot be profiled is reported in [`TableReport::error`].
+    /// When a catalog cannot be read. A table that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile(&self, ctx: &SessionContext) -> Result<Vec<TableReport>> {
-        let _ = ctx;
-        Ok(Vec::new())
+        let mut tables: Vec<(TableReference, Arc<dyn TableProvider>)> = Vec::new();
+        for catalog_name in ctx.catalog_names() {
+            let Some(catalog) = ctx.catalog(&catalog_name) else { continue };
+            for schema_name in catalog.schema_names() {
+                let Some(schema) = catalog.schema(&schema_name).filter(|_| schema_name != "information_schema") else {
+                    continue;
+                };
+                for table in schema.table_names() {
+                    let name = TableReference::full(catalog_name.as_str(), schema_name.as_str(), table.as_str());
+                    if let Some(provider) = schema.table(&table).await? {
+                        tables.push((name, provider));
+                    }
+                }
+            }
+        }
+        tables.sort_by_key(|table| table.0.to_string());
+        let session = profiling_session(&ctx.state()).unwrap_or_else(|| ctx.state());
+        let reports = futures::stream::iter(tables)
+            .map(|(name, provider)| self.profile_provider(session.clone(), name, provider))
+            .buffered(PROFILED_AT_A_TIME)
+            .collect::<Vec<_>>();
+        Ok(reports.await)
     }
 
     /// Profiles one table.
@@ -114,14 +139,39 @@ impl Relata {
     /// # Errors
     /// When there is no such table. One that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile_table(&self, ctx: &SessionContext, table: TableReference) -> Result<TableReport> {
-        let _ = ctx;
-        Err(RelataError::NoTable(table.to_string()))
+        let provider = ctx.table_provider(table.clone()).await.map_err(|_| RelataError::NoTable(table.to_string()))?;
+        let session = profiling_session(&ctx.state()).unwrap_or_else(|| ctx.state());
+        Ok(self.profile_provider(session, table, provider).await)
+    }
+
+    /// Profiles on a task of its own, so that several tables use several threads and a panic in a scan stays there.
+    pub(crate) async fn profile_provider(
+        &self,
+        session: SessionState,
+        name: TableReference,
+        provider: Arc<dyn TableProvider>,
+    ) -> TableReport {
+        let (profiles, counters) = (Arc::clone(&self.profiles), Arc::clone(&self.counters));
+        let own_name = name.clone();
+        let task = tokio::spawn(async move { profiles.ensure(&session, own_name, &provider, &counters).await });
+        task.await.unwrap_or_else(|error| TableReport {
+            table: name,
+            rows: 0,
+            columns: 0,
+            bytes: 0,
+            elapsed: Duration::ZERO,
+            loaded: false,
+            error: Some(error.to_string()),
+        })
+    }
+
+    pub(crate) fn estimator(&self) -> Estimator<'_> {
+        Estimator::new(self.experts.as_deref(), &self.profiles, &self.counters)
     }
 
     /// Estimates every node of an optimized logical plan.
     pub fn estimate(&self, plan: &LogicalPlan) -> PlanEstimate {
-        let _ = plan;
-        unimplemented!()
+        estimate::tree(&self.estimator(), plan)
     }
 
     /// Estimates a query without running it.
@@ -129,8 +179,14 @@ impl Relata {
     /// # Errors
     /// When the statement is no query, or cannot be parsed or planned.
     pub async fn estimate_sql(&self, ctx: &SessionContext, sql: &str) -> Result<QueryEstimate> {
-        let _ = ctx;
-        Err(RelataError::NoQuery(sql.to_owned()))
+        let start = Instant::now();
+        let state = ctx.state();
+        let plan = optimized(&state, sql).await?;
+        let node = counted(&plan);
+        let estimate = estimate::rows(&self.estimator(), node);
+        let planning = start.elapsed();
+        let default = default_rows(&state, node).await;
+        Ok(QueryEstimate { estimate: estimate.rows, lower: estimate.lower, upper: estimate.upper, default, planning })
     }
 
     /// The plan of a query with relata's rows and intervals next to DataFusion's.
@@ -138,12 +194,51 @@ impl Relata {
     /// # Errors
     /// When the statement is no query, or cannot be parsed or planned.
     pub async fn explain(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
-        let _ = ctx;
-        Err(RelataError::NoQuery(sql.to_owned()))
+        let state = ctx.state();
+        let plan = optimized(&state, sql).await?;
+        let plan = crate::join_order::reorder(&self.estimator(), &self.config, plan)?;
+        explain::render(&self.estimator(), &state, &plan).await
     }
 
     /// What relata did so far.
     pub fn counters(&self) -> CounterValues {
         self.counters.values()
+    }
+}
+
+/// The optimized plan of a query.
+async fn optimized(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+    let plan = state.create_logical_plan(sql).await?;
+    let plan = state.optimize(&plan)?;
+    match plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Statement(_) | LogicalPlan::Copy(_) => {
+            Err(RelataError::NoQuery(sql.to_owned()))
+        }
+        plan => Ok(plan),
+    }
+}
+
+/// The node whose rows a user asks for: below an ungrouped aggregate at the top, its input; otherwise the root.
+fn counted(plan: &LogicalPlan) -> &LogicalPlan {
+    let mut node = plan;
+    loop {
+        match node {
+            LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => return &aggregate.input,
+            LogicalPlan::Projection(projection) => node = &projection.input,
+            LogicalPlan::SubqueryAlias(alias) => node = &alias.input,
+            _ => return plan,
+        }
+    }
+}
+
+/// DataFusion's own estimate of the rows of a logical plan: the statistics of the physical plan it makes without relata.
+pub(crate) async fn default_rows(state: &SessionState, plan: &LogicalPlan) -> Option<f64> {
+    let physical: Arc<dyn ExecutionPlan> =
+        DefaultPhysicalPlanner::default().create_physical_plan(plan, state).await.ok()?;
+    #[expect(deprecated, reason = "its successor is not public in the facade")]
+    let statistics = physical.partition_statistics(None).ok()?;
+    match statistics.num_rows {
+        Precision::Exact(rows) | Precision::Inexact(rows) => Some(rows as f64),
+        Precision::Absent => None,
     }
 }

@@ -29,7 +29,11 @@ impl Folder {
         let names = (0..20).map(|i| format!("customer {i}"));
         folder.parquet(
             "customer",
-            vec![("customer_id", numbers(100..120)), ("town_id", numbers((0..20).map(|i| i % 4))), ("name", text(names))],
+            vec![
+                ("customer_id", numbers(100..120)),
+                ("town_id", numbers((0..20).map(|i| i % 4))),
+                ("name", text(names)),
+            ],
         );
         let customers = (0..200).map(|i| if i % 2 == 0 { 100 } else { 100 + i % 20 });
         let amounts = Float64Array::from_iter_values((0..200).map(|i| f64::from(i) * 0.25 + 0.1));
@@ -162,7 +166,10 @@ fn a_broken_schema_is_a_clear_error() {
     for (schema, reason) in [
         ("{\"tables\": [", "EOF"),
         ("{\"tables\": [{\"name\": 7}]}", "string"),
-        ("{\"tables\": [{\"name\": \"town\", \"primary_key\": [\"missing\"]}]}", "table town has no column \"missing\""),
+        (
+            "{\"tables\": [{\"name\": \"town\", \"primary_key\": [\"missing\"]}]}",
+            "table town has no column \"missing\"",
+        ),
         (
             "{\"foreign_keys\": [{\"table\": \"orders\", \"columns\": [\"customer_id\"], \"references\": \"customer\", \
              \"ref_columns\": []}]}",
@@ -275,10 +282,19 @@ fn compare_prints_ratios_and_fails_with_a_query() {
     let folder = Folder::shop();
     let queries = folder.write("queries.sql", JOINS);
     let lines = folder.0.path().join("lines.jsonl");
-    let arguments =
-        ["run", "--compare", "--repeat", "1", "--queries", queries.to_str().unwrap(), "--output", lines.to_str().unwrap()];
+    let arguments = [
+        "run",
+        "--compare",
+        "--repeat",
+        "1",
+        "--queries",
+        queries.to_str().unwrap(),
+        "--output",
+        lines.to_str().unwrap(),
+    ];
     let ran = folder.relata(&arguments).expect(0);
-    for label in ["queries          3, 0 failed, 0 with different results", "geometric mean", "slower > 2.0x", "worst"] {
+    for label in ["queries          3, 0 failed, 0 with different results", "geometric mean", "slower > 2.0x", "worst"]
+    {
         assert!(ran.out.contains(label), "{label}: {}", ran.out);
     }
     let lines = fs::read_to_string(lines).unwrap();
@@ -319,9 +335,9 @@ fn the_shell_goes_on_after_errors() {
     use std::io::Write;
     let folder = Folder::shop();
     let mut command = folder.command(&["sql", "--format", "csv", "--quiet"]);
-    let mut shell =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let script = "SELECT count(*) AS n\n  FROM orders; SELECT ';' AS s;\nSELECT nothing;\n\\d town\n\\x\nSELECT 3 AS last";
+    let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let script =
+        "SELECT count(*) AS n\n  FROM orders; SELECT ';' AS s;\nSELECT nothing;\n\\d town\n\\x\nSELECT 3 AS last";
     shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let ran = Ran::from(shell.wait_with_output().unwrap()).expect(1);
     assert_eq!(ran.out.lines().collect::<Vec<_>>()[..4], ["n", "200", "s", ";"]);

@@ -41,7 +41,11 @@ impl Comparison {
 /// # Errors
 /// In words, with the optimizer under which the query failed.
 pub async fn compare(
-    contexts: &[SessionContext; 2], sql: &str, repeat: u32, index: usize, timeout: Option<Duration>,
+    contexts: &[SessionContext; 2],
+    sql: &str,
+    repeat: u32,
+    index: usize,
+    timeout: Option<Duration>,
 ) -> Result<Comparison, String> {
     let mut runs = [Runs::default(), Runs::default()];
     for repetition in 0..repeat as usize {
@@ -131,10 +135,9 @@ impl fmt::Display for Summary {
             writeln!(f, "slower > {factor:.1}x    {count} ({:.1}%)", share(count))?;
         }
         let by_speedup = |a: &&QueryTimes, b: &&QueryTimes| a.speedup().total_cmp(&b.speedup());
-        for (label, query) in [
-            ("worst", self.times.iter().min_by(by_speedup)),
-            ("best", self.times.iter().max_by(by_speedup)),
-        ] {
+        for (label, query) in
+            [("worst", self.times.iter().min_by(by_speedup)), ("best", self.times.iter().max_by(by_speedup))]
+        {
             let Some(query) = query else { continue };
             let (default, relata) = (duration(query.default_total()), duration(query.relata_total()));
             let end = if label == "worst" { "\n" } else { "" };
@@ -168,7 +171,8 @@ mod tests {
     #[test]
     fn ratios_are_of_the_fastest_repetitions() {
         let mut summary = Summary::default();
-        for (name, default, relata) in [("a", [90, 80], [10, 20]), ("b", [10, 30], [40, 20]), ("c", [10, 10], [10, 12])] {
+        for (name, default, relata) in [("a", [90, 80], [10, 20]), ("b", [10, 30], [40, 20]), ("c", [10, 10], [10, 12])]
+        {
             summary.push(name.to_owned(), &Comparison { default: runs(&default), relata: runs(&relata) });
         }
         assert!((summary.total_speedup() - 100.0 / 40.0).abs() < 1e-9);

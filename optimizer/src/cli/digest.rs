@@ -123,7 +123,7 @@ mod tests {
         ]);
         let parts = [whole.slice(2, 2), whole.slice(0, 1), whole.slice(1, 1), whole.slice(0, 0)];
         assert_eq!(digest(std::slice::from_ref(&whole)), digest(&parts));
-        assert_ne!(digest(std::slice::from_ref(&whole)), digest(&parts[..3]));
+        assert_ne!(digest(std::slice::from_ref(&whole)), digest(&parts[..2]));
         // 1, 2, 2 and 1, 1, 2 hold the same values but not the same rows.
         let twice = |values: Vec<i64>| digest(&[batch(vec![Arc::new(Int64Array::from(values))])]);
         assert_ne!(twice(vec![1, 2, 2]), twice(vec![1, 1, 2]));

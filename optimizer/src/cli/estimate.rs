@@ -30,8 +30,18 @@ pub struct EstimateArgs {
 #[serde(untagged)]
 enum Answer<'a> {
     /// `default` is DataFusion's own estimate of the same node.
-    Estimate { id: &'a Value, estimate: f64, lower: f64, upper: f64, default: Option<f64>, planning_us: u64 },
-    Error { id: &'a Value, error: String },
+    Estimate {
+        id: &'a Value,
+        estimate: f64,
+        lower: f64,
+        upper: f64,
+        default: Option<f64>,
+        planning_us: u64,
+    },
+    Error {
+        id: &'a Value,
+        error: String,
+    },
 }
 
 /// Runs the command: one line per query, in the order of the file.

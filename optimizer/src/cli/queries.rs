@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn every_line_with_content_yields_one_query() {
-        let file = b"{\"id\":\"a\",\"sql\":\"SELECT 1\",\"kind\":\"x\"}\n\nSELECT 2;\r\n-- note\n{\"id\":7}\n{broken\n\xff";
+        let file =
+            b"{\"id\":\"a\",\"sql\":\"SELECT 1\",\"kind\":\"x\"}\n\nSELECT 2;\r\n-- note\n{\"id\":7}\n{broken\n\xff";
         let queries = parse(file);
         let names: Vec<_> = queries.iter().map(Query::name).collect();
         assert_eq!(names, ["a", "3", "7", "6", "7"]);

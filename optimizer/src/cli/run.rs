@@ -80,11 +80,18 @@ enum Answer<'a> {
 /// The database or the queries do not open, or the output cannot be written. A query that fails is part of the output.
 pub async fn run(args: &RunArgs, options: &SessionOptions, terminal: &mut Terminal) -> Result<Outcome> {
     let queries = queries::read(&args.queries)?;
-    if args.compare { run_both(args, &queries, options, terminal).await } else { run_one(args, &queries, options, terminal).await }
+    if args.compare {
+        run_both(args, &queries, options, terminal).await
+    } else {
+        run_one(args, &queries, options, terminal).await
+    }
 }
 
 async fn run_one(
-    args: &RunArgs, queries: &[Query], options: &SessionOptions, terminal: &mut Terminal,
+    args: &RunArgs,
+    queries: &[Query],
+    options: &SessionOptions,
+    terminal: &mut Terminal,
 ) -> Result<Outcome> {
     let ctx = match args.optimizer {
         OptimizerKind::Default => args.database.open(options, terminal).await?.context(None)?,
@@ -123,7 +130,10 @@ async fn run_one(
 }
 
 async fn run_both(
-    args: &RunArgs, queries: &[Query], options: &SessionOptions, terminal: &mut Terminal,
+    args: &RunArgs,
+    queries: &[Query],
+    options: &SessionOptions,
+    terminal: &mut Terminal,
 ) -> Result<Outcome> {
     let profiled = args.database.open_profiled(options, terminal).await?;
     let contexts = [profiled.database.context(None)?, profiled.ctx];

@@ -24,12 +24,19 @@ const ROW_GROUP: usize = 64 * 1024;
 
 /// Opens the demo database of this seed and size in `cache`, and generates it first unless it is there whole.
 pub(super) async fn prepare(
-    cache: &Path, seed: u64, rows: u64, options: &SessionOptions, terminal: &Terminal,
+    cache: &Path,
+    seed: u64,
+    rows: u64,
+    options: &SessionOptions,
+    terminal: &Terminal,
 ) -> Result<(PathBuf, Database)> {
     let directory = cache.join(format!("retail-{REVISION}-{rows}-{seed}"));
     if directory.exists() {
         match Database::open(&directory, options).await {
-            Ok(database) if database.skipped.is_empty() && database.notes.is_empty() => return Ok((directory, database)),
+            Ok(database) if database.skipped.is_empty() && database.notes.is_empty() => {
+                write_queries(&directory)?;
+                return Ok((directory, database));
+            }
             _ => {
                 terminal.warning(format_args!("{} is damaged and made anew", directory.display()));
                 fs::remove_dir_all(&directory).map_err(|error| CliError::io(&directory, error))?;
@@ -37,6 +44,7 @@ pub(super) async fn prepare(
         }
     }
     generate(cache, &directory, seed, rows, terminal).await?;
+    write_queries(&directory)?;
     let database = Database::open(&directory, options).await?;
     Ok((directory, database))
 }
@@ -72,9 +80,13 @@ fn write(database: &SyntheticDatabase, directory: &Path, terminal: &Terminal) ->
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let queries = QUERIES.iter().map(|query| json!({ "id": query.question, "sql": query.sql }).to_string() + "\n");
-    write_text(&directory.join(QUERY_FILE), &queries.collect::<String>())?;
     write_text(&directory.join(SCHEMA_FILE), &format!("{:#}\n", database.schema_json()))
+}
+
+/// Written on every start: the queries may be newer than the data.
+fn write_queries(directory: &Path) -> Result<()> {
+    let lines = QUERIES.iter().map(|query| json!({ "id": query.question, "sql": query.sql }).to_string() + "\n");
+    write_text(&directory.join(QUERY_FILE), &lines.collect::<String>())
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {

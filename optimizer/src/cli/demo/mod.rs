@@ -13,8 +13,10 @@ use datafusion::arrow::datatypes::Int64Type;
 use super::compare::{Comparison, compare};
 use super::error::{Outcome, Result};
 use super::open::{Profiled, cache_directory};
+use super::profile::{bytes, duration};
 use super::session::SessionOptions;
 use super::terminal::Terminal;
+use crate::TableReport;
 pub use queries::{Answer, DemoQuery, QUERIES};
 use report::{Report, ReportRow};
 
@@ -60,6 +62,7 @@ pub async fn demo(args: &DemoArgs, options: &SessionOptions, terminal: &mut Term
     let cache = args.cache.clone().unwrap_or_else(|| cache_directory().join("demo"));
     let (directory, database) = data::prepare(&cache, args.seed, args.rows, options, terminal).await?;
     let profiled = Profiled::new(database, Some(&directory.join("profiles")), terminal).await?;
+    terminal.line(profile_summary(&profiled.reports))?;
     let contexts = [profiled.database.context(None)?, profiled.ctx.clone()];
 
     let progress = terminal.progress(QUERIES.len(), "running");
@@ -71,7 +74,8 @@ pub async fn demo(args: &DemoArgs, options: &SessionOptions, terminal: &mut Term
             let estimate = estimate.map_err(|error| error.to_string())?;
             let once = compare(&contexts, query.sql, 1, index, None).await?;
             let long = once.default.best_total().max(once.relata.best_total()) > LONG;
-            let repeated = if long { None } else { Some(compare(&contexts, query.sql, REPETITIONS - 1, index + 1, None).await?) };
+            let repeated =
+                if long { None } else { Some(compare(&contexts, query.sql, REPETITIONS - 1, index + 1, None).await?) };
             Ok::<_, String>((estimate, merged(once, repeated)))
         };
         match compared.await {
@@ -98,6 +102,15 @@ pub async fn demo(args: &DemoArgs, options: &SessionOptions, terminal: &mut Term
         data::QUERY_FILE,
     ));
     Ok(Outcome::from_failures(report.failed + report.different()))
+}
+
+/// What profiling took, in one line.
+fn profile_summary(reports: &[TableReport]) -> String {
+    let rows: u64 = reports.iter().map(|report| report.rows).sum();
+    let size: usize = reports.iter().map(|report| report.bytes).sum();
+    let time = duration(reports.iter().map(|report| report.elapsed).sum());
+    let loaded = if reports.iter().all(|report| report.loaded) { "loaded" } else { "built" };
+    format!("{} tables with {rows} rows; profiles of {} {loaded} in {time}", reports.len(), bytes(size))
 }
 
 /// All repetitions of a query, those of `first` before those of `rest`.

@@ -54,11 +54,21 @@ impl fmt::Display for Report {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header([
-            "query", "actual\nrows", "default\nestimate", "relata\nestimate", "q-error\ndefault", "q-error\nrelata",
-            "planning\ndefault", "planning\nrelata", "execution\ndefault", "execution\nrelata", "total\nspeed-up",
+            "query",
+            "actual\nrows",
+            "default\nestimate",
+            "relata\nestimate",
+            "q-error\ndefault",
+            "q-error\nrelata",
+            "planning\ndefault",
+            "planning\nrelata",
+            "execution\ndefault",
+            "execution\nrelata",
+            "total\nspeed-up",
         ]);
         let mut summary = Summary::default();
-        let (mut default_total, mut relata_total) = ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, Duration::ZERO));
+        let (mut default_total, mut relata_total) =
+            ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, Duration::ZERO));
         for row in &self.rows {
             let ReportRow { query, actual, estimate, comparison } = row;
             let (default, relata) = (comparison.default.best(), comparison.relata.best());
@@ -98,7 +108,12 @@ impl fmt::Display for Report {
             column.set_cell_alignment(CellAlignment::Right);
         }
         write!(f, "{table}")?;
-        write!(f, "\ntotal time {:.2}x, geometric mean of the queries {:.2}x; planning is included in both", summary.total_speedup(), summary.geometric_mean())
+        write!(
+            f,
+            "\ntotal time {:.2}x, geometric mean of the queries {:.2}x; planning is included in both",
+            summary.total_speedup(),
+            summary.geometric_mean()
+        )
     }
 }
 
@@ -139,7 +154,10 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!((count(1_234_567.4), count(12.0), count(0.4), count(1e20)), ("1,234,567".into(), "12".into(), "0".into(), "1.0e20".into()));
+        assert_eq!(
+            (count(1_234_567.4), count(12.0), count(0.4), count(1e20)),
+            ("1,234,567".into(), "12".into(), "0".into(), "1.0e20".into())
+        );
         assert_eq!((factor(1.0), factor(12_345.6), factor(3.2e7)), ("1.00".into(), "12346".into(), "3e7".into()));
         assert!((q_error(0.0, 10.0) - 10.0).abs() < 1e-12 && (q_error(50.0, 10.0) - 5.0).abs() < 1e-12);
     }

@@ -140,8 +140,8 @@ fn reference_score(child: &Candidate, parent: &Candidate, child_is_key: bool, pa
     // whose table is not what the column is called after.
     if child_is_key {
         let extends = child.table != parent.table && told_by_name && coverage <= 1.0;
-        let backwards = parent.probe.is_contained_in(&child.probe)
-            && child.name.own_table_score() >= parent.name.own_table_score();
+        let backwards =
+            parent.probe.is_contained_in(&child.probe) && child.name.own_table_score() >= parent.name.own_table_score();
         if !extends || backwards {
             return None;
         }

@@ -33,7 +33,11 @@ impl ColumnName {
 
     /// Whether the column is called after its own table: 1 for the same words, less for some of them.
     pub(super) fn own_table_score(&self) -> f64 {
-        if self.stem.is_empty() { if self.words.is_empty() { 0.0 } else { 1.0 } } else { ending(&self.table, &self.stem) }
+        if self.stem.is_empty() {
+            if self.words.is_empty() { 0.0 } else { 1.0 }
+        } else {
+            ending(&self.table, &self.stem)
+        }
     }
 
     /// How much this column is called like the key `parent` or after its table, in [0, 1].

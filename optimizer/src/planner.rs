@@ -1,0 +1,216 @@
+//! The query planner that drives relata from inside DataFusion.
+//!
+//! It wraps the planner the session had. Per query with a join: profile the tables that have no profile, reorder the inner
+//! joins, then let the wrapped planner plan with a session whose statistics registry knows relata's rows. Queries without a
+//! join go to the wrapped planner at once.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProviderList, Session};
+use datafusion::common::config::{ConfigOptions, TableOptions};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, WindowUDF};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionConfig;
+
+use crate::config::RelataConfig;
+use crate::counters::count;
+use crate::optimizer::Relata;
+use crate::profiles::profiling_session;
+use crate::{join_order, statistics};
+
+/// Plans with relata, or as the wrapped planner would.
+pub(crate) struct RelataQueryPlanner {
+    relata: Relata,
+    inner: Option<Arc<dyn QueryPlanner + Send + Sync>>,
+}
+
+impl fmt::Debug for RelataQueryPlanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelataQueryPlanner").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl RelataQueryPlanner {
+    pub(crate) fn new(relata: Relata, inner: Option<Arc<dyn QueryPlanner + Send + Sync>>) -> Self {
+        Self { relata, inner }
+    }
+
+    async fn plan_inside(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        match &self.inner {
+            Some(inner) => inner.create_physical_plan(plan, session).await,
+            None => DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await,
+        }
+    }
+
+    /// Profiles the tables of `plan` that have no profile, until the time budget is spent.
+    async fn profile(&self, plan: &LogicalPlan, session: &dyn Session, budget: Duration) {
+        let mut unseen: Vec<(TableReference, Arc<dyn datafusion::catalog::TableProvider>)> = Vec::new();
+        let _ = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Ok(provider) = source_as_provider(&scan.source)
+                && self.relata.profiles.get(&provider).is_none()
+                && !unseen.iter().any(|(_, known)| Arc::ptr_eq(known, &provider))
+            {
+                unseen.push((scan.table_name.clone(), provider));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        if unseen.is_empty() {
+            return;
+        }
+        let Some(alone) = profiling_session(session) else { return };
+        let start = Instant::now();
+        for (name, provider) in unseen {
+            let left = budget.saturating_sub(start.elapsed());
+            let profiled = self.relata.profile_provider(alone.clone(), name, provider);
+            if tokio::time::timeout(left, profiled).await.is_err() {
+                count(&self.relata.counters.postponed);
+                return;
+            }
+        }
+    }
+
+    /// The plan with its joins reordered; as it was where anything goes wrong.
+    fn reorder(&self, config: &RelataConfig, plan: &LogicalPlan) -> LogicalPlan {
+        let estimator = self.relata.estimator();
+        join_order::reorder(&estimator, config, plan.clone()).unwrap_or_else(|_| {
+            count(&self.relata.counters.failures);
+            plan.clone()
+        })
+    }
+}
+
+#[async_trait]
+impl QueryPlanner for RelataQueryPlanner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let config = RelataConfig::of(session.config_options()).unwrap_or(&self.relata.config);
+        if !config.enabled || !has_join(plan) {
+            return self.plan_inside(plan, session).await;
+        }
+        count(&self.relata.counters.planned);
+        if config.lazy_profiling {
+            self.profile(plan, session, Duration::from_millis(config.profile_budget_ms)).await;
+        }
+        let ordered = if config.join_reordering { self.reorder(config, plan) } else { plan.clone() };
+        if !config.statistics || matches!(ordered, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
+            return self.plan_inside(&ordered, session).await;
+        }
+        let known = statistics::QueryRows::new(&self.relata.estimator(), &ordered);
+        let planning = PlanningSession::new(session, known, &self.relata);
+        self.plan_inside(&ordered, &planning).await
+    }
+}
+
+fn has_join(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let _ = plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Join(_));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
+}
+
+/// The given session with relata's rows of one query in its statistics registry.
+struct PlanningSession<'a> {
+    inner: &'a dyn Session,
+    config: SessionConfig,
+    registry: StatisticsRegistry,
+    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+    table_options: TableOptions,
+}
+
+impl<'a> PlanningSession<'a> {
+    fn new(inner: &'a dyn Session, known: statistics::QueryRows, relata: &Relata) -> Self {
+        let mut config = inner.config().clone();
+        config.options_mut().optimizer.use_statistics_registry = true;
+        let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));
+        let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![identify];
+        rules.extend(inner.physical_optimizers().iter().map(Arc::clone));
+        let registry = StatisticsRegistry::with_providers(vec![provider]);
+        Self { inner, config, registry, rules, table_options: inner.table_options().clone() }
+    }
+}
+
+#[async_trait]
+impl Session for PlanningSession<'_> {
+    fn session_id(&self) -> &str {
+        self.inner.session_id()
+    }
+    fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+    fn catalog_list(&self) -> Arc<dyn CatalogProviderList> {
+        self.inner.catalog_list()
+    }
+    fn config_options(&self) -> &ConfigOptions {
+        self.config.options()
+    }
+    fn query_planner(&self) -> Arc<dyn QueryPlanner + Send + Sync> {
+        self.inner.query_planner()
+    }
+    fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        self.inner.optimize(plan)
+    }
+    fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
+        &self.rules
+    }
+    fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
+        Some(&self.registry)
+    }
+    async fn create_physical_plan(&self, logical_plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        self.inner.create_physical_plan(logical_plan).await
+    }
+    fn create_physical_expr(&self, expr: Expr, df_schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        self.inner.create_physical_expr(expr, df_schema)
+    }
+    fn scalar_functions(&self) -> &HashMap<String, Arc<ScalarUDF>> {
+        self.inner.scalar_functions()
+    }
+    fn higher_order_functions(&self) -> &HashMap<String, Arc<HigherOrderUDF>> {
+        self.inner.higher_order_functions()
+    }
+    fn aggregate_functions(&self) -> &HashMap<String, Arc<AggregateUDF>> {
+        self.inner.aggregate_functions()
+    }
+    fn window_functions(&self) -> &HashMap<String, Arc<WindowUDF>> {
+        self.inner.window_functions()
+    }
+    fn extension_type_registry(&self) -> &ExtensionTypeRegistryRef {
+        self.inner.extension_type_registry()
+    }
+    fn runtime_env(&self) -> &Arc<RuntimeEnv> {
+        self.inner.runtime_env()
+    }
+    fn execution_props(&self) -> &ExecutionProps {
+        self.inner.execution_props()
+    }
+    fn as_any(&self) -> &dyn Any {
+        self.inner.as_any()
+    }
+    fn table_options(&self) -> &TableOptions {
+        self.inner.table_options()
+    }
+    fn table_options_mut(&mut self) -> &mut TableOptions {
+        &mut self.table_options
+    }
+    fn task_ctx(&self) -> Arc<TaskContext> {
+        self.inner.task_ctx()
+    }
+}

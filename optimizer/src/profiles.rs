@@ -1,0 +1,199 @@
+//! The profiles of the tables, in memory and, where a directory is given, on disk.
+//!
+//! A profile belongs to one table provider: a table that is registered anew counts as unprofiled. On disk it is found by
+//! the table's name and a fingerprint of its files' sizes and times and of the profile's settings, so that a stale one is
+//! simply not found; a damaged one is counted and built again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::datasource::listing::ListingTable;
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::TableScan;
+use hashbrown::HashMap;
+use relata_experts::ExpertStack;
+use relata_experts::data::TableEmbedding;
+use relata_featurize::profile::{ProfileConfig, TableProfile};
+use relata_featurize::relative::TableInput;
+
+use crate::counters::{Counters, count};
+
+/// A profile and what the data expert makes of it.
+#[derive(Debug)]
+pub(crate) struct ProfiledTable {
+    pub(crate) profile: Arc<TableProfile>,
+    embedding: OnceLock<Option<TableEmbedding>>,
+}
+
+impl ProfiledTable {
+    /// The embedding, made at the first call; `None` when the data expert refuses the table.
+    pub(crate) fn embedding(&self, experts: &ExpertStack) -> Option<&TableEmbedding> {
+        self.embedding.get_or_init(|| experts.embed_table(&TableInput::new(&self.profile)).ok()).as_ref()
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    provider: Weak<dyn TableProvider>,
+    table: Arc<ProfiledTable>,
+}
+
+/// What profiling one table took.
+#[derive(Debug)]
+pub struct TableReport {
+    /// The table.
+    pub table: TableReference,
+    /// Its rows.
+    pub rows: u64,
+    /// Its columns.
+    pub columns: usize,
+    /// Size of the profile in memory, in bytes.
+    pub bytes: usize,
+    /// Time it took.
+    pub elapsed: Duration,
+    /// Whether the profile was there already, in memory or in the profile directory.
+    pub loaded: bool,
+    /// Why the table could not be profiled.
+    pub error: Option<String>,
+}
+
+/// The profiles of one [`crate::Relata`].
+#[derive(Debug, Default)]
+pub(crate) struct ProfileStore {
+    /// By the address of the provider.
+    entries: RwLock<HashMap<usize, Entry>>,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) config: ProfileConfig,
+}
+
+impl ProfileStore {
+    pub(crate) fn new(directory: Option<PathBuf>, config: ProfileConfig) -> Self {
+        Self { entries: RwLock::default(), directory, config }
+    }
+
+    /// The profile of the table that `scan` reads.
+    pub(crate) fn of_scan(&self, scan: &TableScan) -> Option<Arc<ProfiledTable>> {
+        self.get(&source_as_provider(&scan.source).ok()?)
+    }
+
+    /// The profile of a table.
+    pub(crate) fn get(&self, provider: &Arc<dyn TableProvider>) -> Option<Arc<ProfiledTable>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(&address(provider))?;
+        // An entry whose provider is gone may have left its address to another.
+        entry.provider.upgrade().is_some_and(|own| Arc::ptr_eq(&own, provider)).then(|| Arc::clone(&entry.table))
+    }
+
+    fn insert(&self, provider: &Arc<dyn TableProvider>, profile: TableProfile) {
+        let table = Arc::new(ProfiledTable { profile: Arc::new(profile), embedding: OnceLock::new() });
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.provider.strong_count() > 0);
+        entries.insert(address(provider), Entry { provider: Arc::downgrade(provider), table });
+    }
+
+    /// Profiles a table unless that is done; what goes wrong is in the report.
+    pub(crate) async fn ensure(
+        &self,
+        session: &SessionState,
+        name: TableReference,
+        provider: &Arc<dyn TableProvider>,
+        counters: &Counters,
+    ) -> TableReport {
+        let start = Instant::now();
+        let report = |profile: &TableProfile, loaded| TableReport {
+            table: name.clone(),
+            rows: profile.rows as u64,
+            columns: profile.columns.len(),
+            bytes: profile.bytes(),
+            elapsed: start.elapsed(),
+            loaded,
+            error: None,
+        };
+        if let Some(found) = self.get(provider) {
+            return report(&found.profile, true);
+        }
+        let file = self.file(&name, provider);
+        if let Some(file) = file.as_deref().filter(|file| file.exists()) {
+            match TableProfile::load(file) {
+                Ok(profile) if *profile.schema().fields() == *provider.schema().fields() => {
+                    count(&counters.loaded);
+                    let report = report(&profile, true);
+                    self.insert(provider, profile);
+                    return report;
+                }
+                _ => count(&counters.damaged),
+            }
+        }
+        match TableProfile::build(session, provider.as_ref(), &self.config).await {
+            Ok(profile) => {
+                count(&counters.profiled);
+                let mut report = report(&profile, false);
+                if let Some(Err(error)) = file.map(|file| save(&profile, &file)) {
+                    report.error = Some(format!("the profile is in memory only: {error}"));
+                }
+                self.insert(provider, profile);
+                report
+            }
+            Err(error) => {
+                count(&counters.unprofiled);
+                let columns = provider.schema().fields().len();
+                let (elapsed, error) = (start.elapsed(), Some(error.to_string()));
+                TableReport { table: name, rows: 0, columns, bytes: 0, elapsed, loaded: false, error }
+            }
+        }
+    }
+
+    /// Where the profile of a table is kept; `None` without a directory or for data that has no files.
+    fn file(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<PathBuf> {
+        let directory = self.directory.as_ref()?;
+        let fingerprint = fingerprint(provider.downcast_ref::<ListingTable>()?, &self.config)?;
+        let plain: String = name.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        Some(directory.join(format!("{plain}-{fingerprint:016x}.profile")))
+    }
+}
+
+fn address(provider: &Arc<dyn TableProvider>) -> usize {
+    Arc::as_ptr(provider).cast::<()>() as usize
+}
+
+fn save(profile: &TableProfile, file: &Path) -> Result<(), String> {
+    if let Some(directory) = file.parent() {
+        std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    }
+    profile.save(file).map_err(|e| e.to_string())
+}
+
+/// Hash of the names, sizes and times of a table's local files; `None` for other stores.
+fn fingerprint(table: &ListingTable, config: &ProfileConfig) -> Option<u64> {
+    let mut text = format!("{config:?}");
+    for url in table.table_paths() {
+        if url.scheme() != "file" {
+            return None;
+        }
+        let path = url.get_url().to_file_path().ok()?;
+        describe(&path, &mut text)?;
+    }
+    Some(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}
+
+fn describe(path: &Path, text: &mut String) -> Option<()> {
+    let metadata = path.metadata().ok()?;
+    if metadata.is_dir() {
+        let mut inside: Vec<PathBuf> = path.read_dir().ok()?.map(|e| Some(e.ok()?.path())).collect::<Option<_>>()?;
+        inside.sort();
+        return inside.iter().try_for_each(|path| describe(path, text));
+    }
+    text.push_str(&format!("|{} {} {:?}", path.display(), metadata.len(), metadata.modified().ok()?));
+    Some(())
+}
+
+/// A session like this one that scans with one partition, so that a sample is the same each time it is taken.
+pub(crate) fn profiling_session(session: &dyn Session) -> Option<SessionState> {
+    let mut state = session.as_any().downcast_ref::<SessionState>()?.clone();
+    state.config_mut().options_mut().execution.target_partitions = 1;
+    Some(state)
+}
