@@ -155,8 +155,10 @@ impl Database {
     pub fn register(&self, context: &SessionContext) -> Result<()> {
         for table in &self.tables {
             let rows = table.batch.num_rows();
-            let batches =
-                (0..rows).step_by(BATCH_ROWS).map(|start| table.batch.slice(start, BATCH_ROWS.min(rows - start))).collect();
+            let batches = (0..rows)
+                .step_by(BATCH_ROWS)
+                .map(|start| table.batch.slice(start, BATCH_ROWS.min(rows - start)))
+                .collect();
             let provider = MemTable::try_new(table.batch.schema(), vec![batches])?;
             context.register_table(quote(&table.name), Arc::new(provider))?;
         }
@@ -167,7 +169,13 @@ impl Database {
         self.tables.iter().position(|table| table.name == name).with_context(|| format!("no table {name}"))
     }
 
-    fn refer(&mut self, table: &str, columns: &[String], references: &str, references_columns: &[String]) -> Result<()> {
+    fn refer(
+        &mut self,
+        table: &str,
+        columns: &[String],
+        references: &str,
+        references_columns: &[String],
+    ) -> Result<()> {
         let (table, references) = (self.table_index(table)?, self.table_index(references)?);
         let columns = self.tables[table].column_indices(columns)?;
         let references_columns = self.tables[references].column_indices(references_columns)?;
@@ -206,12 +214,86 @@ impl Table {
 pub fn quote(name: &str) -> String {
     /// Words of the three engines that could be names of tables or columns in our databases.
     const RESERVED: &[&str] = &[
-        "all", "and", "any", "array", "as", "asc", "at", "between", "both", "by", "case", "cast", "check", "column", "cross",
-        "current", "date", "default", "desc", "distinct", "do", "else", "end", "except", "exists", "false", "fetch", "filter",
-        "for", "foreign", "from", "full", "group", "having", "if", "in", "index", "inner", "interval", "into", "is", "join",
-        "key", "left", "like", "limit", "natural", "no", "not", "null", "of", "offset", "on", "or", "order", "outer", "over",
-        "partition", "primary", "references", "right", "select", "set", "some", "table", "then", "time", "timestamp", "to",
-        "true", "union", "unique", "user", "using", "values", "when", "where", "window", "with", "year",
+        "all",
+        "and",
+        "any",
+        "array",
+        "as",
+        "asc",
+        "at",
+        "between",
+        "both",
+        "by",
+        "case",
+        "cast",
+        "check",
+        "column",
+        "cross",
+        "current",
+        "date",
+        "default",
+        "desc",
+        "distinct",
+        "do",
+        "else",
+        "end",
+        "except",
+        "exists",
+        "false",
+        "fetch",
+        "filter",
+        "for",
+        "foreign",
+        "from",
+        "full",
+        "group",
+        "having",
+        "if",
+        "in",
+        "index",
+        "inner",
+        "interval",
+        "into",
+        "is",
+        "join",
+        "key",
+        "left",
+        "like",
+        "limit",
+        "natural",
+        "no",
+        "not",
+        "null",
+        "of",
+        "offset",
+        "on",
+        "or",
+        "order",
+        "outer",
+        "over",
+        "partition",
+        "primary",
+        "references",
+        "right",
+        "select",
+        "set",
+        "some",
+        "table",
+        "then",
+        "time",
+        "timestamp",
+        "to",
+        "true",
+        "union",
+        "unique",
+        "user",
+        "using",
+        "values",
+        "when",
+        "where",
+        "window",
+        "with",
+        "year",
     ];
     let mut characters = name.chars();
     let plain = characters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')

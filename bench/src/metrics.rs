@@ -76,9 +76,9 @@ pub fn summarize(estimates: &[Option<Scored>]) -> Option<Summary> {
     let under = scored.iter().filter(|s| s.estimate.max(1.0) < s.truth.max(1.0) - tolerance(s.truth.max(1.0))).count();
     let intervals: Vec<(f64, f64, f64)> =
         scored.iter().filter_map(|s| s.interval.map(|(lower, upper)| (lower, upper, s.truth))).collect();
-    let inside = intervals.iter().filter(|(lower, upper, truth)| {
-        lower - tolerance(*truth) <= *truth && *truth <= upper + tolerance(*truth)
-    });
+    let inside = intervals
+        .iter()
+        .filter(|(lower, upper, truth)| lower - tolerance(*truth) <= *truth && *truth <= upper + tolerance(*truth));
     let coverage = (!intervals.is_empty()).then(|| inside.count() as f64 / intervals.len() as f64);
     let widths = sorted(intervals.iter().map(|(lower, upper, _)| upper.max(1.0) / lower.max(1.0)).collect());
     Some(Summary {

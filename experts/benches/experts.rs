@@ -1,5 +1,4 @@
 //! What the stack costs a query: embedding a table, one node, a whole plan.
-#![expect(missing_docs, reason = "criterion's macros generate undocumented items")]
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
@@ -14,7 +13,8 @@ fn experts(criterion: &mut Criterion) {
     let stack = ExpertStack::from_parameters(&config, &fixture::parameters(&config, 1), &[]).unwrap();
 
     let table = fixture::table(256, 20, 1);
-    criterion.bench_function("embed a table of 20 columns", |bench| bench.iter(|| stack.embed_table(black_box(&table))));
+    criterion
+        .bench_function("embed a table of 20 columns", |bench| bench.iter(|| stack.embed_table(black_box(&table))));
 
     let mut noise = fixture::Noise::new(1);
     let state = noise.vector(stack.width());

@@ -7,8 +7,8 @@ use relata_featurize::graph::NodeKind;
 use relata_featurize::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS};
 use serde::{Deserialize, Serialize};
 
-use crate::error::ExpertsError;
 use crate::Result;
+use crate::error::ExpertsError;
 
 /// Number of numbers that the cardinality head returns: the median and the two distances to its quantiles.
 pub const HEAD_OUTPUTS: usize = 3;

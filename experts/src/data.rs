@@ -162,7 +162,8 @@ mod tests {
             .chunks(3 * CELL_FEATURES)
             .flat_map(|row| row.chunks(CELL_FEATURES).rev().flatten().copied().collect::<Vec<_>>())
             .collect();
-        reversed.column_statistics = table.column_statistics.chunks(COLUMN_STATISTICS).rev().flatten().copied().collect();
+        reversed.column_statistics =
+            table.column_statistics.chunks(COLUMN_STATISTICS).rev().flatten().copied().collect();
         let (left, right) = (stack().embed_table(&table).unwrap(), stack().embed_table(&reversed).unwrap());
         assert!(close(&left.table, &right.table));
         for column in 0..3 {

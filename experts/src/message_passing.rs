@@ -172,7 +172,8 @@ mod tests {
         let graph = fixture::graph(4, &[fixture::table(4, 3, 1)], 1);
         let joins = joins(&graph);
         assert_eq!(joins.last(), Some(&3));
-        let of_kind = |kind| graph.nodes.iter().zip(&joins).filter(move |(node, _)| node.kind == kind).map(|(_, joins)| *joins);
+        let of_kind =
+            |kind| graph.nodes.iter().zip(&joins).filter(move |(node, _)| node.kind == kind).map(|(_, joins)| *joins);
         assert_eq!(of_kind(NodeKind::Join).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(of_kind(NodeKind::Filter).max(), Some(0));
     }

@@ -178,7 +178,9 @@ impl ExpertStack {
 /// The embedding that `reference` names.
 fn embedding(tables: &[TableEmbedding], reference: EmbeddingRef) -> Result<Option<&[f32]>> {
     let table = |table: u32| {
-        tables.get(table as usize).ok_or_else(|| ExpertsError::Graph(format!("no table {table} among {}", tables.len())))
+        tables
+            .get(table as usize)
+            .ok_or_else(|| ExpertsError::Graph(format!("no table {table} among {}", tables.len())))
     };
     match reference {
         EmbeddingRef::None => Ok(None),

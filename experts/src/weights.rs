@@ -103,7 +103,8 @@ pub fn from_tensors(config: &ExpertConfig, tensors: &SafeTensors<'_>) -> Result<
     let mut parameters = Vec::with_capacity(config.parameter_count());
     for shape in &shapes {
         let expected = format!("F32 {:?}", shape.shape);
-        let mismatch = |found: String| ExpertsError::Tensor { name: shape.name.clone(), expected: expected.clone(), found };
+        let mismatch =
+            |found: String| ExpertsError::Tensor { name: shape.name.clone(), expected: expected.clone(), found };
         let tensor = tensors.tensor(&shape.name).map_err(|_| mismatch("none".to_owned()))?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape.shape {
             return Err(mismatch(format!("{:?} {:?}", tensor.dtype(), tensor.shape())));

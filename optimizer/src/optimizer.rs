@@ -10,10 +10,11 @@ use datafusion::common::stats::Precision;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use relata_experts::ExpertStack;
 use relata_featurize::profile::ProfileConfig;
 
@@ -127,11 +128,11 @@ impl Relata {
         }
         tables.sort_by_key(|table| table.0.to_string());
         let session = profiling_session(&ctx.state()).unwrap_or_else(|| ctx.state());
-        let reports = futures::stream::iter(tables)
-            .map(|(name, provider)| self.profile_provider(session.clone(), name, provider))
-            .buffered(PROFILED_AT_A_TIME)
-            .collect::<Vec<_>>();
-        Ok(reports.await)
+        let mut jobs: Vec<BoxFuture<'_, TableReport>> = Vec::with_capacity(tables.len());
+        for (name, provider) in tables {
+            jobs.push(self.profile_provider(session.clone(), name, provider).boxed());
+        }
+        Ok(futures::stream::iter(jobs).buffered(PROFILED_AT_A_TIME).collect().await)
     }
 
     /// Profiles one table.
@@ -235,8 +236,7 @@ fn counted(plan: &LogicalPlan) -> &LogicalPlan {
 pub(crate) async fn default_rows(state: &SessionState, plan: &LogicalPlan) -> Option<f64> {
     let physical: Arc<dyn ExecutionPlan> =
         DefaultPhysicalPlanner::default().create_physical_plan(plan, state).await.ok()?;
-    #[expect(deprecated, reason = "its successor is not public in the facade")]
-    let statistics = physical.partition_statistics(None).ok()?;
+    let statistics = StatisticsContext::new().compute(physical.as_ref(), &StatisticsArgs::new()).ok()?;
     match statistics.num_rows {
         Precision::Exact(rows) | Precision::Inexact(rows) => Some(rows as f64),
         Precision::Absent => None,

@@ -79,7 +79,9 @@ impl KeyCodes {
             integer if integer.is_integer() => Domain::Integer,
             float if float.is_floating() => Domain::Float,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Domain::Text,
-            DataType::Boolean | DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _) => Domain::Exact(data_type),
+            DataType::Boolean | DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _) => {
+                Domain::Exact(data_type)
+            }
             _ => return None,
         };
         let values = match domain {
@@ -150,7 +152,8 @@ mod tests {
         let mut codes = KeyCodes::default();
         let wide: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None, Some(9)]));
         let narrow: ArrayRef = Arc::new(Int32Array::from(vec![9, 7]));
-        let (wide_codes, narrow_codes) = (codes.encode(&[Arc::clone(&wide)]).unwrap(), codes.encode(&[narrow]).unwrap());
+        let (wide_codes, narrow_codes) =
+            (codes.encode(&[Arc::clone(&wide)]).unwrap(), codes.encode(&[narrow]).unwrap());
         assert_eq!(&*wide_codes.values, &[0, NULL, 1]);
         assert_eq!(&*narrow_codes.values, &[1, 0]);
         assert_eq!(wide_codes.domain, narrow_codes.domain);

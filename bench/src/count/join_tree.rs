@@ -143,14 +143,23 @@ impl JoinTree {
 
     /// The last neighbour of `root` and the set of relations behind it.
     pub(crate) fn last_branch(&self, root: usize) -> (usize, u128) {
-        let ends = |&(a, b): &(usize, usize)| if a == root { Some(b) } else if b == root { Some(a) } else { None };
+        let ends = |&(a, b): &(usize, usize)| {
+            if a == root {
+                Some(b)
+            } else if b == root {
+                Some(a)
+            } else {
+                None
+            }
+        };
         let child = self.links.iter().filter_map(ends).max().unwrap_or(root);
         let mut branch: u128 = 1 << child;
         // Links were found outwards from the start, so repeated passes reach everything within the depth of the tree.
         loop {
-            let grown = self.links.iter().filter(|&&(a, b)| a != root && b != root).fold(branch, |set, &(a, b)| {
-                if holds(set, a) || holds(set, b) { set | 1 << a | 1 << b } else { set }
-            });
+            let grown =
+                self.links.iter().filter(|&&(a, b)| a != root && b != root).fold(branch, |set, &(a, b)| {
+                    if holds(set, a) || holds(set, b) { set | 1 << a | 1 << b } else { set }
+                });
             if grown == branch {
                 return (child, branch);
             }

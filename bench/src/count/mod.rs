@@ -22,8 +22,8 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use hashbrown::HashMap;
 
-pub(crate) use codes::NULL as NULL_CODE;
 pub use codes::KeyCodes;
+pub(crate) use codes::NULL as NULL_CODE;
 pub use filter::filter_mask;
 pub use groups::count_groups;
 pub use subsets::connected_subsets;
@@ -78,6 +78,12 @@ pub fn count_connected_subsets(relations: &[Relation], edges: &[Edge], max_subse
     subsets.into_iter().map(|subset| (subset, counter.count(subset))).collect()
 }
 
+/// One number per selected row of a relation. `[rows]`
+type Weights = Rc<[f64]>;
+
+/// Selected rows of a relation.
+type Rows = Rc<[u32]>;
+
 /// Counts subsets of the joins of one query.
 #[derive(Debug)]
 pub struct Counter<'a> {
@@ -87,15 +93,15 @@ pub struct Counter<'a> {
     /// Which columns are equal once all relations are joined.
     classes: Classes,
     /// Rows of each relation that pass its mask. `[relations]`
-    masked: Vec<Rc<[u32]>>,
+    masked: Vec<Rows>,
     /// Those that pass the equalities between columns of their own relation as well. `[relations]`
-    rows: Vec<Rc<[u32]>>,
+    rows: Vec<Rows>,
     /// The codes of `rows` by relation and key columns.
     codes: HashMap<(usize, Vec<usize>), Option<Rc<Codes>>>,
     /// See [`Counter::weights`].
-    weights: HashMap<(u128, usize), Option<Rc<[f64]>>>,
+    weights: HashMap<(u128, usize), Option<Weights>>,
     /// See [`Counter::multiplier`].
-    multipliers: HashMap<(u128, usize, usize), Option<Rc<[f64]>>>,
+    multipliers: HashMap<(u128, usize, usize), Option<Weights>>,
     memo_bytes: usize,
     /// Sums by code, all zero between uses.
     sums: Vec<f64>,
@@ -108,7 +114,7 @@ impl<'a> Counter<'a> {
         Self::with_rows(relations, edges.to_vec(), keys, masked)
     }
 
-    fn with_rows(relations: &'a [Relation], edges: Vec<Edge>, keys: &'a mut KeyCodes, masked: Vec<Rc<[u32]>>) -> Self {
+    fn with_rows(relations: &'a [Relation], edges: Vec<Edge>, keys: &'a mut KeyCodes, masked: Vec<Rows>) -> Self {
         let classes = Classes::new(relations.len(), &edges);
         let mut rows = masked.clone();
         for (relation, one, other) in classes.within() {
@@ -157,7 +163,7 @@ impl<'a> Counter<'a> {
 
     /// How often each row of one relation occurs in the join of `subset`, a connected set: the relation, its rows, and
     /// their weights.
-    pub(crate) fn occurrences(&mut self, subset: u128, relation: usize) -> Option<(Rc<[u32]>, Rc<[f64]>)> {
+    pub(crate) fn occurrences(&mut self, subset: u128, relation: usize) -> Option<(Rows, Weights)> {
         if subset.is_power_of_two() {
             let rows = Rc::clone(&self.masked[relation]);
             let ones = rows.iter().map(|_| 1.0).collect();
@@ -171,7 +177,7 @@ impl<'a> Counter<'a> {
     }
 
     /// The weights of the relation of a connected subset that is cheapest to count from.
-    fn root_weights(&mut self, subset: u128) -> Option<(usize, Rc<[f64]>)> {
+    fn root_weights(&mut self, subset: u128) -> Option<(usize, Weights)> {
         if !self.classes.implied_by(subset, &self.edges) {
             return self.restricted(subset).root_weights(subset);
         }
@@ -187,7 +193,7 @@ impl<'a> Counter<'a> {
     }
 
     /// For each selected row of `root`, the number of results of the join of `subset` that contain it. `[rows]`
-    fn weights(&mut self, subset: u128, root: usize) -> Option<Rc<[f64]>> {
+    fn weights(&mut self, subset: u128, root: usize) -> Option<Weights> {
         if let Some(known) = self.weights.get(&(subset, root)) {
             return known.clone();
         }
@@ -197,7 +203,7 @@ impl<'a> Counter<'a> {
         weights
     }
 
-    fn compute_weights(&mut self, subset: u128, root: usize) -> Option<Rc<[f64]>> {
+    fn compute_weights(&mut self, subset: u128, root: usize) -> Option<Weights> {
         if subset.is_power_of_two() {
             return Some(self.rows[root].iter().map(|_| 1.0).collect());
         }
@@ -213,7 +219,7 @@ impl<'a> Counter<'a> {
     }
 
     /// For each selected row of `parent`, the number of results of the join of `branch` that match it through `child`.
-    fn multiplier(&mut self, branch: u128, child: usize, parent: usize) -> Option<Rc<[f64]>> {
+    fn multiplier(&mut self, branch: u128, child: usize, parent: usize) -> Option<Weights> {
         if let Some(known) = self.multipliers.get(&(branch, child, parent)) {
             return known.clone();
         }
@@ -223,7 +229,7 @@ impl<'a> Counter<'a> {
         multiplier
     }
 
-    fn compute_multiplier(&mut self, branch: u128, child: usize, parent: usize) -> Option<Rc<[f64]>> {
+    fn compute_multiplier(&mut self, branch: u128, child: usize, parent: usize) -> Option<Weights> {
         let shared = self.classes.shared(child, parent).to_vec();
         let child_codes = self.codes(child, &shared)?;
         let parent_codes = self.codes(parent, &shared)?;
@@ -265,7 +271,7 @@ impl<'a> Counter<'a> {
         codes
     }
 
-    fn remember(&mut self, weights: Option<&Rc<[f64]>>) {
+    fn remember(&mut self, weights: Option<&Weights>) {
         self.memo_bytes += weights.map_or(0, |weights| size_of_val::<[f64]>(weights));
         if self.memo_bytes > MEMO_BYTES {
             self.weights.clear();
@@ -276,7 +282,7 @@ impl<'a> Counter<'a> {
 }
 
 /// The rows of a relation that pass its mask.
-fn selected_rows(relation: &Relation) -> Rc<[u32]> {
+fn selected_rows(relation: &Relation) -> Rows {
     let rows = relation.batch.num_rows() as u32;
     match &relation.mask {
         None => (0..rows).collect(),

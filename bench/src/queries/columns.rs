@@ -159,8 +159,7 @@ impl TableColumns {
             let Ok(values) = cast(table.batch.column(index), &target) else { continue };
             let key = keys.contains(&index) || table.primary_key.contains(&index);
             let name = field.name().clone();
-            let mut column =
-                Column { name, values, ordered: vec![], distinct: vec![], nulls: 0.0, key, bins: vec![] };
+            let mut column = Column { name, values, ordered: vec![], distinct: vec![], nulls: 0.0, key, bins: vec![] };
             let sampled: Vec<Option<Value>> = sample.iter().map(|&row| column.value(row)).collect();
             column.ordered = sampled.iter().flatten().cloned().collect();
             column.ordered.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));

@@ -198,7 +198,8 @@ fn comparison(random: &mut StdRng, column: &Column, name: &str, pivot: Option<&V
         // Narrow ranges as often as wide ones.
         let width = if random.random_bool(0.5) { 0.5 * 0.002_f64.powf(random.random()) } else { random.random() };
         let (width, below) = (width * ordered.len() as f64, random.random::<f64>());
-        let low = ordered.get(rank.saturating_sub((width * below) as usize)).filter(|low| *low <= pivot).unwrap_or(pivot);
+        let low =
+            ordered.get(rank.saturating_sub((width * below) as usize)).filter(|low| *low <= pivot).unwrap_or(pivot);
         let place = (rank + (width * (1.0 - below)) as usize).min(ordered.len().saturating_sub(1));
         let high = ordered.get(place).filter(|high| *high >= pivot).unwrap_or(pivot);
         return Some(format!("{name} BETWEEN {} AND {}", shortened(random, low).literal()?, high.literal()?));

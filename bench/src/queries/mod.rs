@@ -102,8 +102,12 @@ impl<'a> Generator<'a> {
     pub fn new(database: &'a Database, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let tables = (0..database.tables.len()).map(|index| {
-            let keys: Vec<usize> =
-                database.foreign_keys.iter().filter(|key| key.table == index).flat_map(|key| key.columns.clone()).collect();
+            let keys: Vec<usize> = database
+                .foreign_keys
+                .iter()
+                .filter(|key| key.table == index)
+                .flat_map(|key| key.columns.clone())
+                .collect();
             TableColumns::new(&database.tables[index], &keys, &mut random)
         });
         let tables = tables.collect();
@@ -192,7 +196,10 @@ impl<'a> Generator<'a> {
         let chosen = rand::seq::index::sample(random, writers.len(), filtered).into_vec();
         let mut turns = chosen.iter().copied().cycle();
         let mut missing = wanted;
-        if wanted >= 2 && random.random_bool(0.29) && chosen.iter().any(|&relation| writers[relation].correlated(random)) {
+        if wanted >= 2
+            && random.random_bool(0.29)
+            && chosen.iter().any(|&relation| writers[relation].correlated(random))
+        {
             features.insert(Feature::Corr);
             missing -= 2;
         }
@@ -258,9 +265,8 @@ impl<'a> Generator<'a> {
         };
         let source = |place: usize| format!("{} AS {}", quote(&table(place).name), aliases[place]);
         let condition = |join: &joins::Join| -> String {
-            let equal = |&(left, right): &(usize, usize)| {
-                format!("{} = {}", name(join.left, left), name(join.right, right))
-            };
+            let equal =
+                |&(left, right): &(usize, usize)| format!("{} = {}", name(join.left, left), name(join.right, right));
             join.keys.iter().map(equal).collect::<Vec<_>>().join(" AND ")
         };
         let mut conditions: Vec<String> = vec![];

@@ -13,10 +13,16 @@ use crate::database::{ForeignKey, Role, Table};
 
 /// Two referring tables, one of them to itself as well, and one that they refer to.
 fn shop() -> Database {
-    let integers = |rows: i64, f: &dyn Fn(i64) -> Option<i64>| Arc::new((0..rows).map(f).collect::<Int64Array>()) as ArrayRef;
+    let integers =
+        |rows: i64, f: &dyn Fn(i64) -> Option<i64>| Arc::new((0..rows).map(f).collect::<Int64Array>()) as ArrayRef;
     let customer = RecordBatch::try_from_iter_with_nullable([
         ("customer_id", integers(50, &Some), false),
-        ("name", Arc::new((0..50).map(|i| Some(format!("Customer o'{} of {}", i, i % 7))).collect::<StringArray>()) as ArrayRef, true),
+        (
+            "name",
+            Arc::new((0..50).map(|i| Some(format!("Customer o'{} of {}", i, i % 7))).collect::<StringArray>())
+                as ArrayRef,
+            true,
+        ),
         ("vip", Arc::new((0..50).map(|i| Some(i % 9 == 0)).collect::<BooleanArray>()) as ArrayRef, true),
         ("order", Arc::new((0..50).map(|i| Some(f64::from(i % 13) / 4.0)).collect::<Float64Array>()) as ArrayRef, true),
     ]);

@@ -93,9 +93,12 @@ impl<'a> Labeller<'a> {
         let mut schemas = vec![];
         for table in &database.tables {
             let schema = table.batch.schema();
-            let profile =
-                TableProfile::of_batches(Arc::clone(&schema), std::slice::from_ref(&table.batch), &ProfileConfig::default())
-                    .with_context(|| format!("{}.{}", database.name, table.name))?;
+            let profile = TableProfile::of_batches(
+                Arc::clone(&schema),
+                std::slice::from_ref(&table.batch),
+                &ProfileConfig::default(),
+            )
+            .with_context(|| format!("{}.{}", database.name, table.name))?;
             profiles.0.insert(table.name.clone(), Arc::new(profile));
             schemas.push(schema.to_dfschema()?);
         }

@@ -107,7 +107,10 @@ pub fn run(options: &TraceOptions) -> Result<TraceReport> {
     ensure!(options.jobs > 0 && options.queries > 0 && !options.kinds.is_empty(), "nothing to do");
     for folder in &options.database {
         if Database::role_of_folder(folder)? == Role::Eval {
-            bail!("{} is a database to measure on (role \"eval\"): no trace for training is made of it", folder.display());
+            bail!(
+                "{} is a database to measure on (role \"eval\"): no trace for training is made of it",
+                folder.display()
+            );
         }
     }
     std::fs::create_dir_all(&options.output).with_context(|| options.output.display().to_string())?;

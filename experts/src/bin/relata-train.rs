@@ -105,13 +105,28 @@ fn main() -> anyhow::Result<()> {
         config.experts.parameter_count(),
         config.steps,
     );
+    if corpus.dropped > 0 {
+        println!("{} graphs were left out: malformed, or without a label", corpus.dropped);
+    }
 
     let bar = ProgressBar::new(config.steps)
         .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?);
     let started = Instant::now();
     let mut smooth = None;
+    let curve_file = arguments.checkpoint.join("curve.csv");
+    let earlier =
+        if arguments.resume { std::fs::read_to_string(&curve_file).unwrap_or_default() } else { String::new() };
+    let mut points = curve::from_csv(&earlier);
     let fitted = fit(&corpus, &config, &Device::default().autodiff(), |event| match event {
         Event::Step(point) => {
+            // A resumed run repeats the steps since its checkpoint.
+            points.truncate(points.partition_point(|earlier| earlier.step < point.step));
+            points.push(*point);
+            if point.held_out.is_some()
+                && let Err(error) = std::fs::write(&curve_file, curve::to_csv(&points))
+            {
+                bar.println(format!("cannot write {}: {error}", curve_file.display()));
+            }
             let loss = smooth.map_or(point.loss, |smooth: f32| 0.98 * smooth + 0.02 * point.loss);
             smooth = Some(loss);
             bar.set_position(point.step);
@@ -130,8 +145,8 @@ fn main() -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
 
-    std::fs::write(arguments.checkpoint.join("curve.csv"), curve::to_csv(&fitted.curve))?;
-    curve::plot(&fitted.curve, &arguments.checkpoint.join("curve.svg"))?;
+    std::fs::write(&curve_file, curve::to_csv(&points))?;
+    curve::plot(&points, &arguments.checkpoint.join("curve.svg"))?;
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     export::write(&arguments.output, &corpus, &config, &fitted, command, commit())?;
     println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());

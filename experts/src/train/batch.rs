@@ -200,7 +200,9 @@ impl TableBatch {
                 batch.column_rows[position * rows..][..drawn_rows.len()].fill(mean);
                 let cells = &mut batch.cells[position * rows * CELL_FEATURES..];
                 for (cell, &row) in cells.chunks_exact_mut(CELL_FEATURES).zip(drawn_rows) {
-                    cell.copy_from_slice(&table.cells[(row * table.columns + column) * CELL_FEATURES..][..CELL_FEATURES]);
+                    cell.copy_from_slice(
+                        &table.cells[(row * table.columns + column) * CELL_FEATURES..][..CELL_FEATURES],
+                    );
                 }
                 position += 1;
             }

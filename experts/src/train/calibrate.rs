@@ -44,10 +44,8 @@ fn weighted_quantile(members: &[&Outcome], value: impl Fn(&Outcome) -> f32, shar
     let mut counts = vec![0usize; databases];
     members.iter().for_each(|outcome| counts[outcome.database] += 1);
     let present = counts.iter().filter(|count| **count > 0).count();
-    let mut values: Vec<(f32, f64)> = members
-        .iter()
-        .map(|outcome| (value(outcome), 1.0 / (counts[outcome.database] * present) as f64))
-        .collect();
+    let mut values: Vec<(f32, f64)> =
+        members.iter().map(|outcome| (value(outcome), 1.0 / (counts[outcome.database] * present) as f64)).collect();
     values.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
     let mut below = 0.0;
     for &(value, weight) in &values {
@@ -64,7 +62,8 @@ fn weighted_quantile(members: &[&Outcome], value: impl Fn(&Outcome) -> f32, shar
 pub fn left_out_coverage(outcomes: &[Outcome], databases: usize, miss: f64) -> Option<f64> {
     let mut coverages = Vec::new();
     for database in 0..databases {
-        let (left_out, rest): (Vec<Outcome>, Vec<Outcome>) = outcomes.iter().partition(|outcome| outcome.database == database);
+        let (left_out, rest): (Vec<Outcome>, Vec<Outcome>) =
+            outcomes.iter().partition(|outcome| outcome.database == database);
         if left_out.is_empty() || rest.is_empty() {
             continue;
         }

@@ -13,7 +13,7 @@ use crate::error::ExpertsError;
 pub struct Point {
     /// The step.
     pub step: u64,
-    /// Mean training loss since the last point.
+    /// Training loss of the step.
     pub loss: f32,
     /// Learning rate.
     pub learning_rate: f32,
@@ -32,6 +32,21 @@ pub fn to_csv(points: &[Point]) -> String {
     text
 }
 
+/// The points of [`to_csv`]; lines that are damaged are left out.
+pub fn from_csv(text: &str) -> Vec<Point> {
+    let point = |line: &str| {
+        let mut fields = line.split(',');
+        let mut next = || fields.next();
+        Some(Point {
+            step: next()?.parse().ok()?,
+            loss: next()?.parse().ok()?,
+            learning_rate: next()?.parse().ok()?,
+            held_out: next()?.parse().ok(),
+        })
+    };
+    text.lines().skip(1).filter_map(point).collect()
+}
+
 /// Plots training loss and held-out error over steps as SVG.
 ///
 /// # Errors
@@ -43,10 +58,8 @@ pub fn plot(points: &[Point], path: &Path) -> Result<()> {
 
 fn draw(points: &[Point], path: &Path) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let losses: Vec<(f64, f64)> = points.iter().map(|point| (point.step as f64, f64::from(point.loss))).collect();
-    let scores: Vec<(f64, f64)> = points
-        .iter()
-        .filter_map(|point| Some((point.step as f64, f64::from(point.held_out?))))
-        .collect();
+    let scores: Vec<(f64, f64)> =
+        points.iter().filter_map(|point| Some((point.step as f64, f64::from(point.held_out?)))).collect();
     let last = points.last().map_or(1.0, |point| point.step.max(1) as f64);
     let highest = losses.iter().chain(&scores).map(|point| point.1).filter(|y| y.is_finite()).fold(1e-3, f64::max);
     let root = SVGBackend::new(path, (900, 500)).into_drawing_area();
@@ -79,6 +92,8 @@ mod tests {
         let point = |step, held_out| Point { step, loss: 1.0 / step as f32, learning_rate: 0.1, held_out };
         let points = [point(1, None), point(2, Some(0.5)), point(3, None)];
         assert_eq!(to_csv(&points).lines().nth(2), Some("2,0.5,0.1,0.5"));
+        assert_eq!(from_csv(&to_csv(&points)), points);
+        assert_eq!(from_csv("step,loss\n1,oops,\n"), []);
         let path = std::env::temp_dir().join(format!("relata-curve-{}.svg", std::process::id()));
         plot(&points, &path).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().contains("</svg>"));

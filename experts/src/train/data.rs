@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 use relata_featurize::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
 use relata_featurize::trace::{self, DatabaseTrace, LabelledGraph};
 
@@ -20,6 +20,8 @@ pub struct Corpus {
     pub training: Vec<DatabaseTrace>,
     /// Databases that are held out: they stop the run, and calibrate the intervals.
     pub held_out: Vec<DatabaseTrace>,
+    /// Number of graphs left out because they, or a table of theirs, are malformed, or because they have no label.
+    pub dropped: usize,
 }
 
 /// A labelled node that the cardinality head answers for.
@@ -69,7 +71,11 @@ impl Corpus {
     ///
     /// [`ExpertsError::Training`] if no usable database is left to train on, or a name is not found.
     pub fn split(databases: Vec<DatabaseTrace>, share: f64, names: &[String], seed: u64) -> Result<Self> {
+        let graphs =
+            |databases: &[DatabaseTrace]| databases.iter().map(|database| database.graphs.len()).sum::<usize>();
+        let read = graphs(&databases);
         let mut databases: Vec<DatabaseTrace> = databases.into_iter().filter_map(usable).collect();
+        let dropped = read - graphs(&databases);
         databases.sort_by(|left, right| left.name.cmp(&right.name));
         if let Some(name) = names.iter().find(|&name| databases.iter().all(|database| database.name != *name)) {
             return Err(ExpertsError::Training(format!("no database is called {name}")));
@@ -84,7 +90,7 @@ impl Corpus {
         if training.is_empty() {
             return Err(ExpertsError::Training("no labelled database is left to train on".to_owned()));
         }
-        Ok(Self { training, held_out })
+        Ok(Self { training, held_out, dropped })
     }
 
     /// The weight of a node of each join bucket: one over the square root of their number, scaled to a mean of 1 over all
@@ -95,7 +101,8 @@ impl Corpus {
             counts[join_bucket(target.joins as usize)] += 1;
         }
         let roots = counts.map(|count| (count.max(1) as f32).sqrt());
-        let scale = counts.iter().sum::<usize>() as f32 / counts.iter().zip(roots).map(|(&n, root)| n as f32 / root).sum::<f32>();
+        let scale = counts.iter().sum::<usize>() as f32
+            / counts.iter().zip(roots).map(|(&n, root)| n as f32 / root).sum::<f32>();
         roots.map(|root| scale / root)
     }
 }
@@ -160,8 +167,11 @@ mod tests {
     fn an_epoch_visits_every_graph_once() {
         let corpus = [database(5, 1), database(9, 2)];
         let batches = epoch(&corpus, 2, 3, 7, 0);
-        let mut seen: Vec<(usize, usize)> =
-            batches.iter().flatten().flat_map(|chunk| chunk.graphs.iter().map(|&graph| (chunk.database, graph))).collect();
+        let mut seen: Vec<(usize, usize)> = batches
+            .iter()
+            .flatten()
+            .flat_map(|chunk| chunk.graphs.iter().map(|&graph| (chunk.database, graph)))
+            .collect();
         seen.sort_unstable();
         let all: Vec<_> = (0..5).map(|graph| (0, graph)).chain((0..9).map(|graph| (1, graph))).collect();
         assert_eq!(seen, all);
@@ -181,8 +191,17 @@ mod tests {
     }
 
     #[test]
+    fn malformed_and_unlabelled_graphs_are_left_out() {
+        let mut databases = vec![database(3, 1), database(4, 2), database(5, 3)];
+        databases[0].graphs[1].labels.iter_mut().for_each(|label| *label = None);
+        databases[1].tables[0].cells[0] = f32::NAN;
+        let corpus = Corpus::split(databases, 0.0, &[], 1).unwrap();
+        assert_eq!((corpus.training.len(), corpus.dropped), (2, 1 + 4));
+    }
+
+    #[test]
     fn rare_buckets_weigh_more() {
-        let corpus = Corpus { training: vec![database(20, 1)], held_out: Vec::new() };
+        let corpus = Corpus { training: vec![database(20, 1)], ..Corpus::default() };
         let weights = corpus.bucket_weights();
         assert!(weights[0] < weights[2], "{weights:?}");
         let all: Vec<f32> = corpus.training[0]

@@ -128,7 +128,10 @@ pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: imp
     while state.run.step < config.steps && state.stale < config.patience {
         let step = state.run.step;
         if batches.0 != step / per_epoch {
-            batches = (step / per_epoch, epoch(&corpus.training, config.graphs, config.databases, config.seed, step / per_epoch));
+            batches = (
+                step / per_epoch,
+                epoch(&corpus.training, config.graphs, config.databases, config.seed, step / per_epoch),
+            );
         }
         let chunks = &batches.1[(step % per_epoch) as usize];
         let mut random = StdRng::seed_from_u64(config.seed.rotate_left(32) ^ step);
@@ -185,7 +188,12 @@ fn evaluate(
     Ok(Some(score))
 }
 
-fn outcomes(corpus: &Corpus, config: &FitConfig, parameters: &[f32], conformal: &[ConformalOffset]) -> Result<Vec<Outcome>> {
+fn outcomes(
+    corpus: &Corpus,
+    config: &FitConfig,
+    parameters: &[f32],
+    conformal: &[ConformalOffset],
+) -> Result<Vec<Outcome>> {
     evaluate::outcomes(&ExpertStack::from_parameters(&config.experts, parameters, conformal)?, &corpus.held_out)
 }
 

@@ -82,7 +82,10 @@ pub struct TrainingStack {
 
 impl std::fmt::Debug for TrainingStack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TrainingStack").field("config", &self.config).field("device", &self.device).finish_non_exhaustive()
+        f.debug_struct("TrainingStack")
+            .field("config", &self.config)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,7 +143,8 @@ impl TrainingStack {
         } else {
             let cell = self.mlp(Module::Cell).last(Tensor::zeros([c.max(1), self.config.cell_hidden], &self.device));
             let statistics = self.constant(&tables.column_statistics, [c, COLUMN_STATISTICS]);
-            let columns = (c > 0).then(|| normalise(self.mlp(Module::Column).forward(Tensor::cat(vec![cell, statistics], 1))));
+            let columns =
+                (c > 0).then(|| normalise(self.mlp(Module::Column).forward(Tensor::cat(vec![cell, statistics], 1))));
             let rows = self.mlp(Module::Row).last(Tensor::zeros([t, self.config.cell_hidden], &self.device));
             (rows, columns)
         };
@@ -148,7 +152,8 @@ impl TrainingStack {
             Some(columns) => self.constant(&tables.table_columns, [t, c]).matmul(columns.clone()), // [T, D]
             None => Tensor::zeros([t, width], &self.device),
         };
-        let table = normalise(self.mlp(Module::Table).forward(Tensor::cat(vec![row_pool, column_pool, table_statistics], 1)));
+        let table =
+            normalise(self.mlp(Module::Table).forward(Tensor::cat(vec![row_pool, column_pool, table_statistics], 1)));
         Tensor::cat([Some(table), columns, Some(zero)].into_iter().flatten().collect(), 0)
     }
 
@@ -160,10 +165,10 @@ impl TrainingStack {
         let statistics = self.constant(&tables.column_statistics, [c, COLUMN_STATISTICS]);
         let first = &cell.layers[0];
         let cells = self.constant(&tables.cells, [c * r, CELL_FEATURES]);
-        let own = cells.matmul(first.weight.clone().slice([0..CELL_FEATURES])).reshape([c, r, hidden]);
+        let own = cells.matmul(first.weight.clone().slice_dim(0, 0..CELL_FEATURES)).reshape([c, r, hidden]);
         let shared = linear(
             statistics.clone(),
-            first.weight.clone().slice([CELL_FEATURES..CELL_FEATURES + COLUMN_STATISTICS]),
+            first.weight.clone().slice_dim(0, CELL_FEATURES..CELL_FEATURES + COLUMN_STATISTICS),
             Some(first.bias.clone()),
         );
         let states = relu(own + shared.reshape([c, 1, hidden])).reshape([c * r, hidden]);
@@ -222,7 +227,7 @@ impl TrainingStack {
     pub fn loss(&self, batch: &Batch) -> Tensor<1> {
         let raw = self.head(batch);
         let labels = batch.labelled.len();
-        let column = |index: usize| raw.clone().slice([0..labels, index..index + 1]);
+        let column = |index: usize| raw.clone().slice_dim(1, index..index + 1);
         let median = column(0);
         let lower = median.clone() - softplus(column(1), 1.0);
         let upper = median.clone() + softplus(column(2), 1.0);

@@ -69,12 +69,13 @@ impl AdamW {
         let (bias_1, bias_2) = (1.0 - config.beta_1.powi(time), 1.0 - config.beta_2.powi(time));
         // The average follows quickly at first, and forgets the random start.
         let average = config.average.min((1 + self.step) as f32 / (10 + self.step) as f32);
-        for index in 0..self.parameters.len() {
-            let slope = gradient[index] * clip;
+        for (index, slope) in gradient.iter().enumerate() {
+            let slope = slope * clip;
             let first = config.beta_1 * self.first[index] + (1.0 - config.beta_1) * slope;
             let second = config.beta_2 * self.second[index] + (1.0 - config.beta_2) * slope * slope;
             let decay = if self.decays[index] { config.weight_decay * self.parameters[index] } else { 0.0 };
-            let parameter = self.parameters[index] - rate * (first / bias_1 / ((second / bias_2).sqrt() + 1e-8) + decay);
+            let parameter =
+                self.parameters[index] - rate * (first / bias_1 / ((second / bias_2).sqrt() + 1e-8) + decay);
             (self.first[index], self.second[index], self.parameters[index]) = (first, second, parameter);
             self.average[index] = average * self.average[index] + (1.0 - average) * parameter;
         }

@@ -8,6 +8,9 @@ fn config() -> ExpertConfig {
     ExpertConfig::with_width(8)
 }
 
+/// Name and shape of each tensor of a file.
+type Shapes = Vec<(String, Vec<usize>)>;
+
 /// A good weight file and its manifest.
 fn files(parameters: &[f32]) -> (Vec<u8>, Manifest) {
     let weights = to_bytes(&config(), parameters).unwrap();
@@ -74,8 +77,8 @@ fn refuses_a_damaged_manifest() {
 #[test]
 fn refuses_missing_misshaped_and_superfluous_tensors() {
     let (_, mut manifest) = files(&fixture::parameters(&config(), 4));
-    let rewrite = |change: fn(&mut Vec<(String, Vec<usize>)>)| {
-        let mut shapes: Vec<_> = config().parameters().into_iter().map(|shape| (shape.name, shape.shape)).collect();
+    let rewrite = |change: fn(&mut Shapes)| {
+        let mut shapes: Shapes = config().parameters().into_iter().map(|shape| (shape.name, shape.shape)).collect();
         change(&mut shapes);
         let bytes = vec![0u8; 4 * 100_000];
         let views = shapes.iter().map(|(name, shape)| {
@@ -84,7 +87,7 @@ fn refuses_missing_misshaped_and_superfluous_tensors() {
         });
         safetensors::serialize(views, None).unwrap()
     };
-    let changes: [fn(&mut Vec<(String, Vec<usize>)>); 3] = [
+    let changes: [fn(&mut Shapes); 3] = [
         |shapes| drop(shapes.remove(3)),
         |shapes| shapes[0].1.reverse(),
         |shapes| shapes.push(("physical.scan.0.weight".to_owned(), vec![2])),

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::error::{Outcome, Result};
 use super::inference::infer_keys;
 use super::open::{DatabaseArgs, Profiled};
 use super::session::SessionOptions;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, table};
 use crate::TableReport;
 
 /// Arguments of `relata profile`.
@@ -47,38 +45,32 @@ async fn print_keys(profiled: &Profiled, terminal: &mut Terminal) -> Result<()> 
     Ok(())
 }
 
-fn table_of(reports: &[TableReport]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["table", "rows", "columns", "profile", "time", ""]);
-    for report in reports {
+fn table_of(reports: &[TableReport]) -> String {
+    let row = |report: &TableReport| {
         let state = match (&report.error, report.loaded) {
             (Some(error), _) => error.clone(),
             (None, true) => "loaded".to_owned(),
             (None, false) => "built".to_owned(),
         };
-        table.add_row([
+        vec![
             report.table.to_string(),
             report.rows.to_string(),
             report.columns.to_string(),
             bytes(report.bytes),
             duration(report.elapsed),
             state,
-        ]);
-    }
-    let total = |of: fn(&TableReport) -> u64| reports.iter().map(of).sum::<u64>();
-    table.add_row([
+        ]
+    };
+    let total = vec![
         format!("{} tables", reports.len()),
-        total(|report| report.rows).to_string(),
-        total(|report| report.columns as u64).to_string(),
-        bytes(total(|report| report.bytes as u64) as usize),
+        reports.iter().map(|report| report.rows).sum::<u64>().to_string(),
+        reports.iter().map(|report| report.columns).sum::<usize>().to_string(),
+        bytes(reports.iter().map(|report| report.bytes).sum()),
         duration(reports.iter().map(|report| report.elapsed).sum()),
         String::new(),
-    ]);
-    for column in table.column_iter_mut().skip(1).take(4) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+    ];
+    let rows: Vec<_> = reports.iter().map(row).collect();
+    table(&["table", "rows", "columns", "profile", "time", ""], &rows, total, 4)
 }
 
 /// A number of bytes for people.

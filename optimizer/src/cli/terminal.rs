@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::Duration;
 
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::{CliError, Result};
@@ -83,4 +84,21 @@ impl Terminal {
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }
+}
+
+/// A drawn table of these rows, the last one set apart as their total: text at the left, then `numbers` columns of numbers.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>], total: Vec<String>, numbers: usize) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let width = |column: usize| {
+        let cells = rows.iter().chain([&total]).filter_map(|row| row.get(column)).map(String::as_str);
+        let lines = cells.chain(header.get(column).copied()).flat_map(str::lines);
+        lines.map(|line| line.chars().count()).max().unwrap_or(0)
+    };
+    let rule: Vec<String> = (0..header.len()).map(|column| "─".repeat(width(column))).collect();
+    table.add_row(header).add_row(&rule).add_rows(rows).add_row(&rule).add_row(total);
+    for column in table.column_iter_mut().skip(1).take(numbers) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
 }

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use super::DemoQuery;
 use crate::QueryEstimate;
 use crate::cli::compare::{Comparison, Summary};
 use crate::cli::profile::duration;
+use crate::cli::terminal::table;
 
 /// One query of the demo.
 #[derive(Debug)]
@@ -38,22 +37,17 @@ impl Report {
         self.rows.iter().filter(|row| !row.comparison.same()).count()
     }
 
-    /// Geometric means of both q-errors, of the queries that have an estimate.
-    fn q_errors(&self) -> (f64, f64) {
-        let mean = |q_errors: &mut dyn Iterator<Item = f64>| {
-            let logarithms: Vec<f64> = q_errors.map(f64::ln).collect();
-            (logarithms.iter().sum::<f64>() / logarithms.len().max(1) as f64).exp()
-        };
-        let default = &mut self.rows.iter().filter_map(|row| Some(q_error(row.estimate.default?, row.actual)));
-        (mean(default), mean(&mut self.rows.iter().map(|row| q_error(row.estimate.estimate, row.actual))))
+    /// Geometric means of both q-errors, each of the queries that have the estimate; `None` where none has.
+    fn q_errors(&self) -> (Option<f64>, Option<f64>) {
+        let default = self.rows.iter().filter_map(|row| Some(q_error(row.estimate.default?, row.actual)));
+        let relata = self.rows.iter().map(|row| q_error(row.estimate.estimate, row.actual));
+        (geometric_mean(default), geometric_mean(relata))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header([
+        let header = [
             "query",
             "actual\nrows",
             "default\nestimate",
@@ -65,56 +59,58 @@ impl fmt::Display for Report {
             "execution\ndefault",
             "execution\nrelata",
             "total\nspeed-up",
-        ]);
+        ];
         let mut summary = Summary::default();
-        let (mut default_total, mut relata_total) =
-            ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, Duration::ZERO));
         for row in &self.rows {
-            let ReportRow { query, actual, estimate, comparison } = row;
-            let (default, relata) = (comparison.default.best(), comparison.relata.best());
-            default_total = (default_total.0 + default.0, default_total.1 + default.1);
-            relata_total = (relata_total.0 + relata.0, relata_total.1 + relata.1);
-            summary.push(query.question.to_owned(), comparison);
-            let mark = if comparison.same() { "" } else { " (RESULTS DIFFER)" };
-            table.add_row([
-                format!("{}{mark}", query.question),
-                count(*actual),
-                estimate.default.map_or_else(|| "none".to_owned(), count),
-                count(estimate.estimate),
-                estimate.default.map_or_else(String::new, |default| factor(q_error(default, *actual))),
-                factor(q_error(estimate.estimate, *actual)),
-                duration(default.0),
-                duration(relata.0),
-                duration(default.1),
-                duration(relata.1),
-                format!("{:.2}x", comparison.speedup()),
-            ]);
+            summary.push(row.query.question.to_owned(), &row.comparison);
         }
+        let rows: Vec<Vec<String>> = self.rows.iter().map(ReportRow::cells).collect();
+        let time = |of: fn(&Comparison) -> Duration| duration(self.rows.iter().map(|row| of(&row.comparison)).sum());
         let (default, relata) = self.q_errors();
-        table.add_row([
-            format!("total of {} queries, q-errors: geometric mean", self.rows.len()),
+        let or_blank = |q_error: Option<f64>| q_error.map_or_else(String::new, factor);
+        let total = vec![
+            format!("total of {} queries (q-error: mean)", self.rows.len()),
             String::new(),
             String::new(),
             String::new(),
-            factor(default),
-            factor(relata),
-            duration(default_total.0),
-            duration(relata_total.0),
-            duration(default_total.1),
-            duration(relata_total.1),
+            or_blank(default),
+            or_blank(relata),
+            time(|comparison| comparison.default.best().0),
+            time(|comparison| comparison.relata.best().0),
+            time(|comparison| comparison.default.best().1),
+            time(|comparison| comparison.relata.best().1),
             format!("{:.2}x", summary.total_speedup()),
-        ]);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        write!(f, "{table}")?;
-        write!(
-            f,
-            "\ntotal time {:.2}x, geometric mean of the queries {:.2}x; planning is included in both",
-            summary.total_speedup(),
-            summary.geometric_mean()
-        )
+        ];
+        writeln!(f, "{}", table(&header, &rows, total, header.len() - 1))?;
+        let (total, mean) = (summary.total_speedup(), summary.geometric_mean());
+        write!(f, "\nspeed-up with planning: {total:.2}x in total, {mean:.2}x in the geometric mean of the queries")
     }
+}
+
+impl ReportRow {
+    fn cells(&self) -> Vec<String> {
+        let ReportRow { query, actual, estimate, comparison } = self;
+        let (default, relata) = (comparison.default.best(), comparison.relata.best());
+        let mark = if comparison.same() { "" } else { " (RESULTS DIFFER)" };
+        vec![
+            format!("{}{mark}", query.question),
+            count(*actual),
+            estimate.default.map_or_else(|| "none".to_owned(), count),
+            count(estimate.estimate),
+            estimate.default.map_or_else(String::new, |default| factor(q_error(default, *actual))),
+            factor(q_error(estimate.estimate, *actual)),
+            duration(default.0),
+            duration(relata.0),
+            duration(default.1),
+            duration(relata.1),
+            format!("{:.2}x", comparison.speedup()),
+        ]
+    }
+}
+
+fn geometric_mean(factors: impl Iterator<Item = f64>) -> Option<f64> {
+    let logarithms: Vec<f64> = factors.map(f64::ln).collect();
+    (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
 }
 
 /// `max(estimate / actual, actual / estimate)`, both taken as at least one row.

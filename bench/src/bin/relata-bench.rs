@@ -1,0 +1,58 @@
+//! `relata-bench`: labelled queries to train on, and figures to judge by.
+#![expect(clippy::print_stdout, reason = "results go to standard output")]
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+use relata_bench::score::{self, ScoreOptions};
+use relata_bench::trace::{self, Skip, TraceOptions};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Databases, labelled queries and the yardstick of relata
+#[derive(Debug, Parser)]
+#[command(name = "relata-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Label queries over synthetic databases and databases in folders
+    Trace(TraceOptions),
+    /// Score the estimates of the corpus' queries
+    Estimate(ScoreOptions),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Trace(options) => {
+            let report = tokio::task::spawn_blocking(move || trace::run(&options)).await??;
+            let rate = report.queries as f64 / report.seconds.max(1e-9);
+            println!(
+                "{} databases traced, {} were complete; {} queries with {} labels in {:.1} s, {rate:.0} queries/s",
+                report.databases, report.complete, report.queries, report.labels, report.seconds
+            );
+            let skipped = |skip| report.skipped.get(&skip).copied().unwrap_or(0);
+            println!(
+                "skipped: {} empty, {} too large, {} unsupported",
+                skipped(Skip::Empty),
+                skipped(Skip::TooLarge),
+                skipped(Skip::Unsupported)
+            );
+        }
+        Command::Estimate(options) => {
+            let report = score::run(&options).await?;
+            println!("{}", score::print(&report.figures));
+            let missing = report.estimates.iter().filter_map(|e| e.error.as_ref().map(|error| (&e.id, error)));
+            for (id, error) in missing.take(5) {
+                eprintln!("{id}: {error}");
+            }
+            println!("median planning time with estimate: {:.0} us", report.median_planning_us);
+        }
+    }
+    Ok(())
+}
