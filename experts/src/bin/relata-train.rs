@@ -79,7 +79,7 @@ struct Arguments {
     /// Columns drawn from a table per step, besides those that are read.
     #[arg(long, default_value_t = FitConfig::default().sample.columns)]
     columns: usize,
-    /// Share of nodes whose embedding is withheld from a step; 1 trains without the data expert.
+    /// Share of nodes whose embedding is withheld from a step, below 1.
     #[arg(long, default_value_t = FitConfig::default().sample.withheld)]
     withheld: f32,
     /// Steps between two evaluations; once per epoch, but not more often than every 100 steps, unless given.

@@ -22,7 +22,8 @@ pub struct TableSample {
     pub rows: usize,
     /// Columns drawn besides those that the graphs read, up to this number in all.
     pub columns: usize,
-    /// Share of nodes whose embedding is withheld; 1 trains the logical expert without the data expert.
+    /// Share of nodes whose embedding is withheld, below 1: dropout of whole embeddings. It is no ablation of the data
+    /// expert, whose embeddings evaluation always reads.
     pub withheld: f32,
 }
 

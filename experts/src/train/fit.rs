@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 
 use crate::Result;
 use crate::config::ExpertConfig;
+use crate::error::ExpertsError;
 use crate::heads::ConformalOffset;
 use crate::stack::ExpertStack;
 use crate::train::batch::{Batch, TableSample};
@@ -119,6 +120,9 @@ pub fn steps_per_epoch(corpus: &Corpus, graphs: usize, databases: usize) -> u64 
 /// [`crate::ExpertsError`] for an unusable configuration, corpus or checkpoint.
 pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: impl FnMut(Event<'_>)) -> Result<Fitted> {
     config.experts.validate()?;
+    if !(0.0..1.0).contains(&config.sample.withheld) {
+        return Err(ExpertsError::Config(format!("withheld is {}, allowed is [0, 1)", config.sample.withheld)));
+    }
     let mut state = start(config)?;
     let per_epoch = steps_per_epoch(corpus, config.graphs, config.databases).max(1);
     let bucket_weights = corpus.bucket_weights();

@@ -156,6 +156,9 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     assert!(all.expert[0] < all.base[0], "{all:?}");
     assert!((all.coverage - 0.9).abs() < 0.05, "{all:?}");
 
+    let blind = FitConfig { sample: TableSample { withheld: 1.0, ..WHOLE }, ..config.clone() };
+    assert!(matches!(fit(&corpus, &blind, &device(), |_| ()), Err(crate::ExpertsError::Config(_))));
+
     // The same seed gives the same weights.
     let again = fit(&corpus, &config, &device(), |_| ()).unwrap();
     assert_eq!(again.parameters, fitted.parameters);

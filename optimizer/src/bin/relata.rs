@@ -2,11 +2,12 @@
 //!
 //! Exit codes: 0 when everything asked for was done, 1 when something failed, 2 for wrong arguments.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use relata::cli::session::SessionOptions;
+use relata::cli::session::{SessionOptions, parse_bytes};
 use relata::cli::terminal::Terminal;
 use relata::cli::{CliError, Outcome, demo, estimate, explain, profile, run, sql};
 
@@ -26,6 +27,9 @@ struct Arguments {
     /// Partitions a query runs in [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    /// Memory that queries may hold, such as 800m or 4g [default: no limit]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_limit: Option<usize>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -53,14 +57,20 @@ fn main() -> ExitCode {
         Ok(Outcome::Failures) => ExitCode::FAILURE,
         Err(error) => match error.downcast_ref::<CliError>() {
             Some(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-            _ => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
+            // Its text names the causes already.
+            Some(error) => failure(error),
+            None => failure(format_args!("{error:#}")),
         },
     }
 }
 
+fn failure(error: impl Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Starts the workers that plan and run queries, and runs the command on a thread of its own beside them: it stays awake to
+/// give up a query when all workers are inside of it.
 fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().thread_stack_size(STACK_BYTES);
@@ -68,15 +78,24 @@ fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
         builder.worker_threads(threads as usize);
     }
     let runtime = builder.build().context("cannot start the worker threads")?;
-    // The command itself runs on a worker: planning happens there, and only workers have the large stack.
-    let outcome = runtime.block_on(runtime.spawn(command(arguments))).context("the command did not finish")??;
+    let workers = runtime.handle().clone();
+    let command = std::thread::Builder::new()
+        .name("command".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || workers.block_on(command(arguments)))
+        .context("cannot start the command's thread")?;
+    let outcome = command.join();
     // Queries that were given up may still be at work; their threads end with the process.
     runtime.shutdown_background();
-    Ok(outcome)
+    match outcome {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => anyhow::bail!("the command panicked"),
+    }
 }
 
 async fn command(arguments: Arguments) -> Result<Outcome, CliError> {
-    let options = SessionOptions::with_threads(arguments.threads.map(|threads| threads as usize));
+    let threads = arguments.threads.map(|threads| threads as usize);
+    let options = SessionOptions::new(threads, arguments.memory_limit)?;
     let mut terminal = Terminal::standard(arguments.quiet);
     match arguments.command.unwrap_or_else(|| Command::Demo(demo::DemoArgs::default())) {
         Command::Demo(args) => demo::demo(&args, &options, &mut terminal).await,

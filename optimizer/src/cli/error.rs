@@ -1,5 +1,6 @@
 //! What can go wrong in a command.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,15 @@ impl CliError {
 
     /// Whether the reader of standard output went away, which ends a command quietly.
     pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+        // Arrow's writers of CSV and JSON wrap the error.
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 }
 

@@ -1,11 +1,15 @@
 //! One query, planned and run once, with the time of each half.
 
+use std::pin::pin;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use futures::TryStreamExt;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
 
 use super::digest::Digest;
 use super::error::{CliError, Result};
@@ -32,19 +36,34 @@ pub fn read_only() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }
 
-/// Plans and runs `sql` once.
+/// Plans and runs `sql` once, as a task of its own.
+///
+/// A query past its `timeout` is given up: it ends as soon as it yields, which a join that finds very many rows may do late.
 ///
 /// # Errors
 /// The query cannot be planned or run, is no query, or took longer than `timeout`.
 pub async fn measure(ctx: &SessionContext, sql: &str, timeout: Option<Duration>) -> Result<Measurement> {
     let work = isolated(measure_unlimited(ctx.clone(), sql.to_owned()));
-    match timeout {
-        None => work.await,
-        Some(limit) => {
-            let late = CliError::Timeout { seconds: limit.as_secs_f64() };
-            tokio::time::timeout(limit, work).await.unwrap_or(Err(late))
-        }
+    let Some(limit) = timeout else { return work.await };
+    let (_work_is_done, alarm) = alarm(limit);
+    match select(pin!(work), alarm).await {
+        Either::Left((measurement, _)) => measurement,
+        Either::Right(_) => Err(CliError::Timeout { seconds: limit.as_secs_f64() }),
     }
+}
+
+/// A future that is ready after `limit`; its thread ends with the first value returned. The runtime's own timers are looked
+/// after by its workers, and wait for as long as all of them are inside a query.
+fn alarm(limit: Duration) -> (mpsc::Sender<()>, oneshot::Receiver<()>) {
+    let (done, is_done) = mpsc::channel();
+    let (ring, alarm) = oneshot::channel();
+    std::thread::spawn(move || {
+        if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            // Nobody listens where the query has just finished.
+            let _ = ring.send(());
+        }
+    });
+    (done, alarm)
 }
 
 async fn measure_unlimited(ctx: SessionContext, sql: String) -> Result<Measurement> {

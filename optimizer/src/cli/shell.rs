@@ -73,7 +73,7 @@ impl<'a> Shell<'a> {
 
     async fn statement(&mut self, sql: &str, terminal: &mut Terminal) -> Result<()> {
         match self.printer.run(self.ctx, sql, terminal).await {
-            Err(error) if !matches!(error, CliError::Output(_)) => {
+            Err(error) if !error.is_broken_pipe() => {
                 self.failures += 1;
                 terminal.error(error);
                 Ok(())
