@@ -1,5 +1,5 @@
 //! How many rows of synthetic databases one core makes in a second.
-
+#![expect(clippy::expect_used, reason = "a bench may stop when its own set-up fails")]
 #![cfg(feature = "prior")]
 
 use std::hint::black_box;

@@ -396,12 +396,10 @@ fn relation(plan: LogicalPlan, position: usize) -> Relation {
 
 /// The relations whose columns `expr` reads; `None` when a column belongs to none of them.
 fn relations_of(expr: &Expr, relations: &[Relation]) -> Option<RelationSet> {
-    let mut set = RelationSet::default();
-    for column in expr.column_refs() {
+    expr.column_refs().into_iter().try_fold(RelationSet::default(), |set, column| {
         let owner = relations.iter().position(|r| r.plan.schema().has_column(column))?;
-        set = set.union(RelationSet::single(owner));
-    }
-    Some(set)
+        Some(set.union(RelationSet::single(owner)))
+    })
 }
 
 type Side = (usize, Expr);

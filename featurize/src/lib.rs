@@ -14,6 +14,8 @@
 //!
 //! Invariants: this crate knows no tensors and no models, it implements no DataFusion trait, and what it computes is the
 //! same for the same profile and query whatever the names, the order of joins or the order of predicates.
+#![cfg_attr(test, expect(clippy::float_cmp, reason = "counts are exact"))]
+
 pub mod analytical;
 pub mod error;
 pub mod graph;

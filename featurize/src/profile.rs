@@ -195,7 +195,7 @@ impl ProfileBuilder {
         for (builder, array) in self.columns.iter_mut().zip(batch.columns()) {
             builder.push(array);
         }
-        self.bytes += batch.columns().iter().map(|array| data_bytes(array)).sum::<usize>();
+        self.bytes += batch.columns().iter().map(data_bytes).sum::<usize>();
         self.sampler.push(batch)
     }
 

@@ -102,6 +102,9 @@ impl Estimate {
     }
 }
 
+/// Filters of a profiled table, by the profile's address, and their estimate.
+type FilterCache = HashMap<(usize, Vec<Expr>), Arc<FilterEstimate>>;
+
 /// Estimates the plans of one query.
 #[derive(Debug)]
 pub(crate) struct Estimator<'a> {
@@ -109,7 +112,7 @@ pub(crate) struct Estimator<'a> {
     pub(crate) profiles: &'a ProfileStore,
     pub(crate) counters: &'a Counters,
     /// The filters that ran on a sample already, by the profile's address.
-    filters: Mutex<HashMap<(usize, Vec<Expr>), Arc<FilterEstimate>>>,
+    filters: Mutex<FilterCache>,
 }
 
 impl<'a> Estimator<'a> {

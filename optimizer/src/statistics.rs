@@ -32,8 +32,15 @@ struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct QueryRows {
     rows: HashMap<Place, f64>,
-    /// Column names and rows of each scan's own output, from the left.
-    scans: Vec<(Vec<String>, Option<f64>)>,
+    /// From the left.
+    scans: Vec<Scan>,
+}
+
+/// The output of one scan.
+#[derive(Debug)]
+struct Scan {
+    columns: Vec<String>,
+    rows: Option<f64>,
 }
 
 impl QueryRows {
@@ -46,12 +53,9 @@ impl QueryRows {
     /// Records the rows of every node below `plan`; within a region the caller has done so for its joins.
     fn visit(&mut self, estimator: &Estimator<'_>, plan: &LogicalPlan, in_region: bool) -> Place {
         if let LogicalPlan::TableScan(scan) = plan {
-            let names = scan.projected_schema.fields().iter().map(|f| f.name().clone()).collect();
+            let columns = scan.projected_schema.fields().iter().map(|f| f.name().clone()).collect();
             let own = rows(estimator, plan);
-            let exact = scan.filters.is_empty();
-            // With filters, the scan may return rows that a filter above it drops again.
-            let unfiltered = estimator.profiles.of_scan(scan).map(|table| table.profile.rows);
-            self.scans.push((names, if exact { unfiltered } else { own.is_known().then_some(own.rows) }));
+            self.scans.push(Scan { columns, rows: own.is_known().then_some(own.rows) });
             let place = Place { scans: 1u128.checked_shl(self.scans.len() as u32 - 1).unwrap_or(0), aggregations: 0 };
             self.record(place, own.is_known().then_some(own.rows));
             return place;
@@ -186,11 +190,13 @@ impl PhysicalOptimizerRule for IdentifyScans {
         let mut found = Vec::new();
         leaves(&plan, &mut found);
         let scans = &self.0.known.scans;
-        let same = |(leaf, (names, _)): (&Arc<dyn ExecutionPlan>, &(Vec<String>, Option<f64>))| {
+        let same = |leaf: &Arc<dyn ExecutionPlan>, scan: &Scan| {
             let schema = leaf.schema();
-            schema.fields().len() == names.len() && schema.fields().iter().zip(names).all(|(f, name)| f.name() == name)
+            let mut names = schema.fields().iter().map(|field| field.name());
+            schema.fields().len() == scan.columns.len() && scan.columns.iter().all(|name| names.next() == Some(name))
         };
-        if found.len() == scans.len() && scans.len() <= 128 && found.iter().zip(scans).all(same) {
+        let all_same = found.len() == scans.len() && found.iter().zip(scans).all(|(leaf, scan)| same(leaf, scan));
+        if all_same && scans.len() <= RelationSet::CAPACITY {
             let _ = self.0.leaves.set(found);
         } else {
             count(&self.0.counters.unidentified);
@@ -219,7 +225,7 @@ impl StatisticsProvider for RelataStatistics {
             let Some(scan) = leaves.iter().position(|leaf| Arc::as_ptr(leaf).cast::<()>() == address) else {
                 return Ok(StatisticsResult::Delegate);
             };
-            let rows = self.0.known.scans[scan].1;
+            let rows = self.0.known.scans[scan].rows;
             return Ok(rows.map_or(StatisticsResult::Delegate, |rows| {
                 computed(plan, rows, Place { scans: 1 << scan, aggregations: 0 })
             }));

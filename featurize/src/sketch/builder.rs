@@ -252,7 +252,8 @@ mod tests {
 
     use super::*;
 
-    fn sketch(array: ArrayRef) -> ColumnSketch {
+    fn sketch(array: impl datafusion::arrow::array::Array + 'static) -> ColumnSketch {
+        let array: ArrayRef = Arc::new(array);
         let mut builder = ColumnSketchBuilder::new(array.data_type(), 1 << 16);
         builder.push(&array);
         builder.finish(&array)
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn numbers_are_exact() {
         let values: Vec<Option<i64>> = (0..10_000).map(|i| (i % 10 != 0).then_some(i % 1000 - 500)).collect();
-        let sketch = sketch(Arc::new(Int64Array::from(values.clone())));
+        let sketch = sketch(Int64Array::from(values.clone()));
         assert_eq!(sketch.nulls, 1000.0);
         assert_eq!(sketch.degrees.distinct, 900.0);
         assert_eq!(sketch.degrees.max, 10.0);
@@ -278,7 +279,7 @@ mod tests {
     #[test]
     fn heavy_hitters_keep_their_counts() {
         let values: Vec<f64> = (0..20_000).map(|i| if i % 3 == 0 { 42.5 } else { f64::from(i) }).collect();
-        let sketch = sketch(Arc::new(Float64Array::from(values)));
+        let sketch = sketch(Float64Array::from(values));
         assert_eq!(sketch.common_value(&Value::Number(42.5)).unwrap().rows, 6667.0);
         let below = sketch.below(&Value::Number(42.5), false);
         assert!((below - 28.0 / 20_000.0).abs() < 0.01, "{below}");
@@ -295,7 +296,7 @@ mod tests {
             Some(-0.0),
             Some(0.0),
         ]);
-        let sketch = sketch(Arc::new(array));
+        let sketch = sketch(array);
         assert_eq!((sketch.non_finite, sketch.nulls, sketch.degrees.distinct), (2.0, 1.0, 3.0));
         assert_eq!(sketch.max, Some(Value::Number(2.0)));
     }
@@ -303,7 +304,7 @@ mod tests {
     #[test]
     fn text_is_ranked() {
         let words: Vec<String> = (0..2600).map(|i| format!("{}{i:04}", (b'a' + (i % 26) as u8) as char)).collect();
-        let sketch = sketch(Arc::new(StringArray::from(words)));
+        let sketch = sketch(StringArray::from(words));
         assert!(sketch.is_unique());
         let below = sketch.below(&Value::Text("n".into()), true);
         assert!((below - 0.5).abs() < 0.01, "{below}");
@@ -311,12 +312,12 @@ mod tests {
 
     #[test]
     fn empty_null_and_nested_columns_do_not_panic() {
-        let empty = sketch(Arc::new(Int64Array::from(Vec::<i64>::new())));
+        let empty = sketch(Int64Array::from(Vec::<i64>::new()));
         assert_eq!((empty.equality(&Value::Number(1.0)), empty.below(&Value::Number(1.0), true)), (0.0, 0.0));
-        let nulls = sketch(Arc::new(Int64Array::from(vec![None, None])));
+        let nulls = sketch(Int64Array::from(vec![None, None]));
         assert_eq!((nulls.null_share(), nulls.degrees.distinct), (1.0, 0.0));
         let nested: ListArray = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1)]), None]);
-        let nested = sketch(Arc::new(nested));
+        let nested = sketch(nested);
         assert_eq!((nested.domain, nested.nulls, nested.degrees.exact), (Domain::Opaque, 1.0, false));
     }
 }

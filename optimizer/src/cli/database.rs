@@ -154,7 +154,7 @@ impl Database {
             let schema = schemas.get(table)?;
             Some(schema.fields().iter().map(|field| field.name().as_str()).collect())
         };
-        let (keys, unknown) = Keys::read(&path)?.checked(columns_of).map_err(|error| CliError::file(&path, error))?;
+        let (keys, unknown) = Keys::read(&path)?.checked(columns_of).map_err(|error| CliError::file(&path, &error))?;
         let unknown = unknown.primary.len() + unknown.foreign.len();
         if unknown > 0 {
             self.notes.push(format!("{}: {unknown} keys are about tables that are not open", path.display()));

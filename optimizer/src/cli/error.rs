@@ -65,7 +65,7 @@ impl CliError {
     }
 
     /// A file with unusable content.
-    pub fn file(path: &Path, reason: impl ToString) -> Self {
+    pub fn file(path: &Path, reason: &impl ToString) -> Self {
         CliError::File { path: path.to_path_buf(), reason: reason.to_string() }
     }
 

@@ -77,7 +77,7 @@ impl Keys {
     /// columns.
     pub fn read(path: &Path) -> Result<Keys> {
         let text = std::fs::read_to_string(path).map_err(|error| CliError::io(path, error))?;
-        let file: SchemaFile = serde_json::from_str(&text).map_err(|error| CliError::file(path, error))?;
+        let file: SchemaFile = serde_json::from_str(&text).map_err(|error| CliError::file(path, &error))?;
         let keyed = file.tables.into_iter().filter_map(|entry| Some((entry.name, entry.primary_key?)));
         let keys = Keys {
             primary: keyed
@@ -87,7 +87,7 @@ impl Keys {
             foreign: file.foreign_keys,
         };
         match keys.foreign.iter().find(|key| key.columns.is_empty() || key.columns.len() != key.ref_columns.len()) {
-            Some(key) => Err(CliError::file(path, format!("foreign key {key} does not pair up its columns"))),
+            Some(key) => Err(CliError::file(path, &format!("foreign key {key} does not pair up its columns"))),
             None => Ok(keys),
         }
     }

@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> Result<Vec<Query>> {
     }
     .map_err(|error| CliError::io(path, error))?;
     let queries = parse(&bytes);
-    if queries.is_empty() { Err(CliError::file(path, "holds no queries")) } else { Ok(queries) }
+    if queries.is_empty() { Err(CliError::file(path, &"holds no queries")) } else { Ok(queries) }
 }
 
 /// Parses the content of a file of queries.

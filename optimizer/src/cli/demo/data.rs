@@ -52,7 +52,7 @@ pub(super) async fn prepare(
 /// Writes the database to a temporary folder and renames that, so that `directory` is whole whenever it exists.
 async fn generate(cache: &Path, directory: &Path, seed: u64, rows: u64, terminal: &Terminal) -> Result<()> {
     terminal.note(format_args!("generating about {rows} rows in {}", directory.display()));
-    let failed = |reason: String| CliError::file(directory, reason);
+    let failed = |reason: String| CliError::file(directory, &reason);
     let database = tokio::task::spawn_blocking(move || demo_database(seed, rows as usize))
         .await
         .map_err(|error| failed(error.to_string()))?
@@ -94,7 +94,7 @@ fn write_text(path: &Path, text: &str) -> Result<()> {
 }
 
 fn write_table(table: &SyntheticTable, path: &Path) -> Result<()> {
-    let failed = |error: parquet::errors::ParquetError| CliError::file(path, error);
+    let failed = |error: parquet::errors::ParquetError| CliError::file(path, &error);
     let file = File::create(path).map_err(|error| CliError::io(path, error))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
