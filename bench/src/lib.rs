@@ -1,4 +1,12 @@
 //! Databases, labelled queries and the yardstick of relata.
+//!
+//! - [`database`] holds tables and foreign keys in memory, [`queries`] writes seeded workloads over them, [`planned`] reads
+//!   a query as the join graph that relata estimates, and [`count`] counts its sub-joins without running them.
+//! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
+//! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
+//!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
+//!
+//! Invariant: databases of role `eval` are measured on and never traced.
 
 pub mod corpus;
 pub mod count;
@@ -9,3 +17,4 @@ pub mod planned;
 pub mod queries;
 pub mod score;
 pub mod trace;
+pub mod workload;

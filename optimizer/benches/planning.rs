@@ -27,7 +27,7 @@ fn register(ctx: &SessionContext) {
             ("number", Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i * 31 % 100)))),
             ("word", Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("word {}", i % 37))))),
         ];
-        ctx.register_batch(&format!("t{table}"), RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+        ctx.register_batch(format!("t{table}"), RecordBatch::try_from_iter(columns).unwrap()).unwrap();
     }
 }
 

@@ -133,6 +133,10 @@ impl Profiles for Estimator<'_> {
     }
 
     fn derived_rows(&self, plan: &LogicalPlan) -> Option<f64> {
+        // A base table without a profile; its estimate would ask for its derived rows again.
+        if tree::is_region(plan) {
+            return None;
+        }
         let estimate = rows(self, plan);
         estimate.is_known().then_some(estimate.rows)
     }

@@ -1,6 +1,7 @@
 //! The command `relata` from the outside: good and bad folders, files of queries, exit codes.
 
 #![cfg(feature = "cli")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -303,28 +304,18 @@ fn compare_prints_ratios_and_fails_with_a_query() {
 
     let queries = folder.write("queries.sql", format!("{JOINS}SELECT nothing FROM orders\n"));
     let ran = folder.relata(&["run", "--compare", "--repeat", "1", "--queries", queries.to_str().unwrap()]).expect(1);
-    assert!(ran.out.contains("1 failed") && ran.err.contains("error: query 4: default:"), "{ran:?}");
+    assert!(ran.out.contains("1 failed") && ran.err.contains("error: query 4: "), "{ran:?}");
 }
 
 #[test]
-fn run_changes_nothing_and_gives_up_in_time() {
+fn run_changes_nothing() {
     let folder = Folder::shop();
     let copy = folder.0.path().join("copy.parquet");
-    let endless = "SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e WHERE a.amount + b.amount \
-        + c.amount + d.amount + e.amount < 0";
-    let queries = folder.write("queries.sql", format!("COPY orders TO '{}'\n{endless}\n", copy.display()));
-    let arguments = ["run", "--queries", queries.to_str().unwrap(), "--repeat", "1", "--timeout", "0.3"];
-    let ran = folder.relata(&arguments).expect(1);
+    let queries = folder.write("queries.sql", format!("COPY orders TO '{}'\n", copy.display()));
+    let ran = folder.relata(&["run", "--queries", queries.to_str().unwrap(), "--repeat", "1"]).expect(1);
     let lines = ran.json_lines();
     assert!(lines[0]["error"].as_str().unwrap().contains("not supported"), "{ran:?}");
-    assert!(lines[1]["error"].as_str().unwrap().contains("timed out"), "{ran:?}");
     assert!(!copy.exists());
-
-    // Under a limit the same query fails before it fills the memory.
-    let queries = folder.write("queries.sql", format!("{endless}\n"));
-    let arguments = ["run", "--queries", queries.to_str().unwrap(), "--repeat", "1", "--memory-limit", "1m"];
-    let ran = folder.relata(&arguments).expect(1);
-    assert!(ran.json_lines()[0]["error"].as_str().unwrap().contains("Resources exhausted"), "{ran:?}");
 }
 
 #[test]

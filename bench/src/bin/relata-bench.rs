@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
+use relata_bench::workload::{self, WorkloadOptions};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Label queries over synthetic databases and databases in folders
     Trace(TraceOptions),
+    /// Write queries with their exact answers as JSON lines
+    Queries(WorkloadOptions),
     /// Score the estimates of the corpus' queries
     Estimate(ScoreOptions),
 }
@@ -36,13 +39,14 @@ async fn main() -> Result<()> {
                 "{} databases traced, {} were complete; {} queries with {} labels in {:.1} s, {rate:.0} queries/s",
                 report.databases, report.complete, report.queries, report.labels, report.seconds
             );
-            let skipped = |skip| report.skipped.get(&skip).copied().unwrap_or(0);
-            println!(
-                "skipped: {} empty, {} too large, {} unsupported",
-                skipped(Skip::Empty),
-                skipped(Skip::TooLarge),
-                skipped(Skip::Unsupported)
-            );
+            let skipped: Vec<String> = Skip::ALL
+                .iter()
+                .filter_map(|skip| report.skipped.get(skip).map(|count| format!("{count} {}", skip.name())))
+                .collect();
+            println!("without labels: {}", skipped.join(", "));
+        }
+        Command::Queries(options) => {
+            println!("{} queries", workload::run(&options).await?);
         }
         Command::Estimate(options) => {
             let report = score::run(&options).await?;

@@ -9,12 +9,12 @@ use super::{Feature, weighted};
 
 /// The forms a predicate of a `hard` query takes.
 const HARD_FORMS: [(Form, f64); 6] = [
-    (Form::Plain, 0.47),
-    (Form::In, 0.165),
-    (Form::Or, 0.14),
-    (Form::Like, 0.09),
-    (Form::Different, 0.07),
-    (Form::Null, 0.065),
+    (Form::Plain, 0.40),
+    (Form::In, 0.19),
+    (Form::Or, 0.155),
+    (Form::Like, 0.115),
+    (Form::Different, 0.075),
+    (Form::Null, 0.085),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +52,14 @@ impl<'a> FilterWriter<'a> {
 
     /// Adds a predicate of any form, and says what it shows.
     pub(crate) fn hard(&mut self, random: &mut StdRng) -> Option<Option<Feature>> {
-        let form = HARD_FORMS[weighted(random, HARD_FORMS.map(|(_, weight)| weight))?].0;
         // Not every table has a string to search or a NULL to find.
-        self.write(random, form).or_else(|| self.write(random, Form::Plain))
+        for _ in 0..2 {
+            let form = HARD_FORMS[weighted(random, HARD_FORMS.map(|(_, weight)| weight))?].0;
+            if let Some(feature) = self.write(random, form) {
+                return Some(feature);
+            }
+        }
+        self.write(random, Form::Plain)
     }
 
     /// Adds comparisons on two columns that depend on one another; false if there is no such pair.
@@ -122,7 +127,7 @@ impl<'a> FilterWriter<'a> {
             };
             if !suits || column.ordered.is_empty() || self.used.contains(&place) {
                 0.0
-            } else if column.key {
+            } else if column.key || column.distinct_share() > 0.9 {
                 0.6
             } else {
                 1.0
@@ -184,9 +189,9 @@ fn comparison(random: &mut StdRng, column: &Column, name: &str, pivot: Option<&V
     } else if column.is_temporal() {
         (0.06, 0.31)
     } else if column.distinct_share() > 0.5 {
-        (0.18, 0.26)
+        (0.22, 0.26)
     } else {
-        (0.4, 0.2)
+        (0.5, 0.18)
     };
     let form: f64 = random.random();
     if form < equal {
@@ -205,14 +210,14 @@ fn comparison(random: &mut StdRng, column: &Column, name: &str, pivot: Option<&V
         return Some(format!("{name} BETWEEN {} AND {}", shortened(random, low).literal()?, high.literal()?));
     }
     let at_most = random.random_bool(0.5);
-    let bound = if random.random_bool(0.2) || ordered.is_empty() {
+    let bound = if random.random_bool(0.15) || ordered.is_empty() {
         pivot
     } else if at_most {
         &ordered[random.random_range(rank.min(ordered.len() - 1)..ordered.len())]
     } else {
         &ordered[random.random_range(0..=rank.min(ordered.len() - 1))]
     };
-    let inclusive = if random.random_bool(0.6) { "=" } else { "" };
+    let inclusive = if random.random_bool(0.45) { "=" } else { "" };
     Some(if at_most {
         let inclusive = if bound > pivot { inclusive } else { "=" };
         format!("{name} <{inclusive} {}", if bound >= pivot { bound } else { pivot }.literal()?)

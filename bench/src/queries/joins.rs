@@ -20,8 +20,18 @@ pub(crate) struct Step {
     pub(crate) table: usize,
     /// The columns there.
     to: Vec<usize>,
+    /// What the columns are there.
+    kind: StepKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StepKind {
+    /// The row that is referred to: one at most.
+    Parent,
+    /// The rows that refer.
+    Child,
     /// Two references to the same rows are equal, which makes neither side unique.
-    many_to_many: bool,
+    ManyToMany,
 }
 
 /// A relation of a query under construction.
@@ -111,17 +121,20 @@ impl<'a> JoinWalker<'a> {
         let left = if random.random_bool(0.4) { newest } else { random.random_range(0..=newest) };
         let JoinedTable { table, row } = walked.relations[left];
         let wanted = random.random_bool(many_to_many);
+        let twice = random.random_bool(0.05);
         let weights: Vec<f64> = self.steps[table]
             .iter()
             .map(|step| {
                 let seen = walked.relations.iter().filter(|relation| relation.table == step.table).count();
                 let empty = self.database.tables[step.table].batch.num_rows() == 0;
-                if empty || step.many_to_many != wanted { 0.0 } else { 0.25_f64.powi(seen as i32) }
+                let wrong = (step.kind == StepKind::ManyToMany) != wanted;
+                let known = seen > 0 && !twice && walked.has_parent(left, step);
+                if empty || wrong || known { 0.0 } else { 0.25_f64.powi(seen as i32) }
             })
             .collect();
         let step = self.steps[table][weighted(random, weights)?].clone();
         let mut keys: Vec<(usize, usize)> = step.from.iter().copied().zip(step.to.iter().copied()).collect();
-        if random.random_bool(0.35) {
+        if random.random_bool(0.2) {
             self.widen(random, table, &step, &mut keys);
         }
         let matching = match row {
@@ -130,7 +143,7 @@ impl<'a> JoinWalker<'a> {
         };
         let right = walked.relations.len();
         walked.relations.push(JoinedTable { table: step.table, row: matching });
-        walked.joins.push(Join { left, right, keys, many_to_many: step.many_to_many });
+        walked.joins.push(Join { left, right, keys, many_to_many: step.kind == StepKind::ManyToMany });
         Some(())
     }
 
@@ -171,6 +184,36 @@ impl<'a> JoinWalker<'a> {
     }
 }
 
+impl JoinedTables {
+    /// Whether a step to a parent leads to a row that the query has already, joined by the same key.
+    fn has_parent(&self, left: usize, step: &Step) -> bool {
+        let parents = self.relations.iter().enumerate().filter(|(_, relation)| relation.table == step.table);
+        let equal = |place: usize| {
+            step.from.iter().zip(&step.to).all(|(&from, &to)| self.equal_columns((left, from)).contains(&(place, to)))
+        };
+        step.kind == StepKind::Parent && parents.into_iter().any(|(place, _)| equal(place))
+    }
+
+    /// The columns that the joins make equal to one, itself included, as relation and column.
+    fn equal_columns(&self, start: (usize, usize)) -> Vec<(usize, usize)> {
+        let mut equal = vec![start];
+        let mut next = 0;
+        while let Some(&column) = equal.get(next) {
+            for join in &self.joins {
+                for &(left, right) in &join.keys {
+                    let ends = [(join.left, left), (join.right, right)];
+                    if ends.contains(&column) {
+                        let new: Vec<_> = ends.into_iter().filter(|end| !equal.contains(end)).collect();
+                        equal.extend(new);
+                    }
+                }
+            }
+            next += 1;
+        }
+        equal
+    }
+}
+
 impl RowsByKey {
     fn new(codes: Arc<[u32]>) -> Self {
         let present = || codes.iter().enumerate().filter(|(_, code)| **code != NULL_CODE);
@@ -203,18 +246,18 @@ impl RowsByKey {
 /// Every foreign key in both directions, and every two foreign keys that refer to the same columns.
 fn steps(database: &Database) -> Vec<Vec<Step>> {
     let mut steps: Vec<Vec<Step>> = vec![vec![]; database.tables.len()];
-    let mut add = |from_table: usize, from: &[usize], table: usize, to: &[usize], many_to_many: bool| {
-        let step = Step { from: from.to_vec(), table, to: to.to_vec(), many_to_many };
+    let mut add = |from_table: usize, from: &[usize], table: usize, to: &[usize], kind: StepKind| {
+        let step = Step { from: from.to_vec(), table, to: to.to_vec(), kind };
         if !steps[from_table].contains(&step) {
             steps[from_table].push(step);
         }
     };
     for key in &database.foreign_keys {
-        add(key.table, &key.columns, key.references, &key.references_columns, false);
-        add(key.references, &key.references_columns, key.table, &key.columns, false);
+        add(key.table, &key.columns, key.references, &key.references_columns, StepKind::Parent);
+        add(key.references, &key.references_columns, key.table, &key.columns, StepKind::Child);
         for other in &database.foreign_keys {
             if other.references == key.references && other.references_columns == key.references_columns {
-                add(key.table, &key.columns, other.table, &other.columns, true);
+                add(key.table, &key.columns, other.table, &other.columns, StepKind::ManyToMany);
             }
         }
     }

@@ -127,12 +127,14 @@ impl<'a> Generator<'a> {
         }
         let anchored = self.random.random_bool(ANCHORED);
         let (joins, many_to_many) = match kind {
-            Kind::Seed => (choose(&mut self.random, &[0.365, 0.34, 0.295]), 0.075),
+            Kind::Seed => (choose(&mut self.random, &[0.365, 0.34, 0.295]), 0.11),
             Kind::Group => (choose(&mut self.random, &[0.29, 0.35, 0.36]), 0.05),
-            Kind::Hard => (3 + choose(&mut self.random, &[0.365, 0.297, 0.198, 0.14]), 0.22),
+            Kind::Hard => (3 + choose(&mut self.random, &[0.365, 0.297, 0.198, 0.14]), 0.36),
         };
         let joins = if self.walker.can_join() { joins } else { 0 };
-        let walked = self.walker.walk(&mut self.random, joins, many_to_many, anchored)?;
+        // Longer walks meet dead ends more often; a few attempts keep their share.
+        let mut walks = (0..4).map(|_| self.walker.walk(&mut self.random, joins, many_to_many, anchored));
+        let walked = walks.find_map(|walked| walked)?;
         self.write(kind, &walked)
     }
 

@@ -54,9 +54,16 @@ fn panel<'a>(
         .x_label_area_size(34)
         .y_label_area_size(52)
         .build_cartesian_2d(0.0..100.0, (1.0..MOST).log_scale())?;
-    chart.configure_mesh().x_desc("percentile of the queries").y_desc("q-error").light_line_style(WHITE).draw()?;
+    chart
+        .configure_mesh()
+        .x_desc("percentile of the queries")
+        .y_desc("q-error")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .light_line_style(WHITE)
+        .draw()?;
     for (contender, errors) in lines.iter().filter(|(_, errors)| !errors.is_empty()) {
-        let style = color(*contender).stroke_width(if *contender == Contender::Relata { 3 } else { 1 });
+        let style = color(*contender).stroke_width(if *contender == Contender::Relata { 3 } else { 2 });
         let points = (0..=400).map(|step| {
             let p = f64::from(step) / 4.0;
             (p, percentile(errors, p).clamp(1.0, MOST))

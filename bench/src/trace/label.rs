@@ -24,6 +24,9 @@ use crate::planned::{Planned, labelling_context};
 /// Larger results are not labelled: nobody asks such queries, and those of the corpus have fewer rows as well.
 const MOST_ROWS: f64 = 1e9;
 
+/// Results above this are kept less often.
+const LARGE: f64 = 3e6;
+
 /// A group query over several relations is run to count its groups; this many joined rows at most.
 const MOST_EXECUTED_ROWS: f64 = 2e6;
 
@@ -36,8 +39,15 @@ const MOST_LISTED_SETS: usize = 4096;
 /// What became of a query.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The graph and its labels.
-    Labelled(LabelledGraph),
+    /// Its graph and labels.
+    Labelled {
+        /// The feature graph with the labels of its nodes.
+        graph: LabelledGraph,
+        /// Rows of the join.
+        rows: f64,
+        /// Groups of the join, of a query with GROUP BY.
+        groups: Option<f64>,
+    },
     /// Nothing, and why.
     Skipped(Skip),
 }
@@ -51,6 +61,26 @@ pub enum Skip {
     TooLarge,
     /// The plan is no join of base tables, or a count is out of reach.
     Unsupported,
+    /// DataFusion could not plan or evaluate it.
+    Failed,
+    /// The generator found no such query.
+    DeadEnd,
+}
+
+impl Skip {
+    /// Every reason.
+    pub const ALL: [Skip; 5] = [Skip::Empty, Skip::TooLarge, Skip::Unsupported, Skip::Failed, Skip::DeadEnd];
+
+    /// The reason in words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Skip::Empty => "empty",
+            Skip::TooLarge => "too large",
+            Skip::Unsupported => "unsupported",
+            Skip::Failed => "failed",
+            Skip::DeadEnd => "dead ends",
+        }
+    }
 }
 
 /// The profiles of a database by the name of the table.
@@ -128,7 +158,8 @@ impl<'a> Labeller<'a> {
         };
         let mut counter = Counter::new(&relations, &edges, &mut self.keys);
         let Some(rows) = counter.count(graph.all().0) else { return Ok(Outcome::Skipped(Skip::Unsupported)) };
-        if rows > MOST_ROWS {
+        // Large results get rarer long before the limit, as in the corpus.
+        if rows > MOST_ROWS || (rows > LARGE && !self.random.random_bool((LARGE / rows).sqrt())) {
             return Ok(Outcome::Skipped(Skip::TooLarge));
         }
         if rows < 0.5 && !self.random.random_bool(EMPTY_KEPT) {
@@ -160,7 +191,8 @@ impl<'a> Labeller<'a> {
         if let (Some(node), Some(groups)) = (written.aggregate, groups) {
             labels[node as usize] = Some(log_rows(groups));
         }
-        Ok(Outcome::Labelled(LabelledGraph { graph: written.graph, labels, relations: graph.relations.len() as u32 }))
+        let graph = LabelledGraph { graph: written.graph, labels, relations: graph.relations.len() as u32 };
+        Ok(Outcome::Labelled { graph, rows, groups })
     }
 
     /// The trace of everything labelled so far.
@@ -254,7 +286,7 @@ mod tests {
         for turn in 0..60 {
             let kind = [Kind::Seed, Kind::Hard, Kind::Group][turn % 3];
             let Some(query) = generator.query(kind) else { continue };
-            let Outcome::Labelled(graph) = labeller.label(&query.sql).await.unwrap() else { continue };
+            let Outcome::Labelled { graph, .. } = labeller.label(&query.sql).await.unwrap() else { continue };
             assert!(graph.graph.is_valid());
             assert_eq!(graph.relations as usize, query.tables.len());
             let top = graph.labels.last().copied().flatten().unwrap();

@@ -27,6 +27,9 @@ const MANIFEST: &str = "trace.json";
 /// Attempts per wanted query, after which a database has as many as it can give.
 const ATTEMPTS: usize = 8;
 
+/// Attempts at one kind in a row before it is the turn of the next.
+const PATIENCE: usize = 10;
+
 /// Label queries over synthetic databases and databases in folders.
 #[derive(Debug, Clone, Args)]
 pub struct TraceOptions {
@@ -62,9 +65,14 @@ pub struct TraceOptions {
     pub jobs: usize,
 }
 
+/// Version of the queries and labels that a seed stands for.
+const WORKLOAD_VERSION: u32 = 2;
+
 /// What decides the content of a trace.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Manifest {
+    #[serde(default)]
+    workload: u32,
     layout: u32,
     seed: u64,
     rows: (usize, usize),
@@ -193,18 +201,36 @@ fn trace_database(
     let mut labeller = Labeller::new(database, seed, options.subplans)?;
     let kinds: Vec<Kind> = options.kinds.iter().copied().filter(|kind| generator.can_write(*kind)).collect();
     let mut graphs = Vec::with_capacity(options.queries);
-    for attempt in 0..ATTEMPTS * options.queries {
+    let (mut turn, mut failures) = (0, 0);
+    for _ in 0..ATTEMPTS * options.queries {
         if graphs.len() == options.queries || kinds.is_empty() {
             break;
         }
-        let Some(query) = generator.query(kinds[attempt % kinds.len()]) else { continue };
-        match runtime.block_on(labeller.label(&query.sql)).with_context(|| query.sql.clone())? {
-            Outcome::Labelled(graph) => {
+        let outcome = match generator.query(kinds[turn % kinds.len()]) {
+            Some(query) => match runtime.block_on(labeller.label(&query.sql)) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    bar.println(format!("{}: {error:#}: {}", database.name, query.sql));
+                    Outcome::Skipped(Skip::Failed)
+                }
+            },
+            None => Outcome::Skipped(Skip::DeadEnd),
+        };
+        match outcome {
+            Outcome::Labelled { graph, .. } => {
                 report.labels += graph.labels.iter().flatten().count();
                 graphs.push(graph);
                 bar.inc(1);
+                failures = 0;
             }
-            Outcome::Skipped(skip) => *report.skipped.entry(skip).or_default() += 1,
+            Outcome::Skipped(skip) => {
+                *report.skipped.entry(skip).or_default() += 1;
+                failures += 1;
+            }
+        }
+        // Kinds keep their shares, unless the database has too few queries of one.
+        if failures == 0 || failures % PATIENCE == 0 {
+            turn += 1;
         }
     }
     bar.inc((options.queries - graphs.len()) as u64);
@@ -217,6 +243,7 @@ fn trace_database(
 /// Writes how the traces are made, or makes sure that those which are there were made in the same way.
 fn check_manifest(options: &TraceOptions) -> Result<()> {
     let manifest = Manifest {
+        workload: WORKLOAD_VERSION,
         layout: LAYOUT_VERSION,
         seed: options.seed,
         rows: options.rows,
@@ -229,7 +256,12 @@ fn check_manifest(options: &TraceOptions) -> Result<()> {
     if path.exists() {
         let text = std::fs::read_to_string(&path)?;
         let found: Manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        ensure!(found == manifest, "{} was made with other options ({})", options.output.display(), text.trim());
+        ensure!(
+            found == manifest,
+            "{} was made with other options or by another version ({})",
+            options.output.display(),
+            text.trim()
+        );
         return Ok(());
     }
     std::fs::write(&path, serde_json::to_string(&manifest)? + "\n").with_context(|| path.display().to_string())
@@ -249,7 +281,7 @@ impl TraceReport {
         self.complete += other.complete;
         self.queries += other.queries;
         self.labels += other.labels;
-        for skip in [Skip::Empty, Skip::TooLarge, Skip::Unsupported] {
+        for skip in Skip::ALL {
             *self.skipped.entry(skip).or_default() += other.skipped.get(&skip).copied().unwrap_or(0);
         }
     }

@@ -31,7 +31,18 @@ impl Comparison {
 
     /// Whether all repetitions under both gave the same rows.
     pub fn same(&self) -> bool {
-        self.default.digest == self.relata.digest && !self.default.unstable && !self.relata.unstable
+        self.difference().is_none()
+    }
+
+    /// What is different about the results, in words. An optimizer whose own repetitions differ is named: either the query
+    /// leaves its result open (a LIMIT among equals), or some of them are wrong.
+    pub fn difference(&self) -> Option<&'static str> {
+        match (self.default.unstable, self.relata.unstable) {
+            (true, true) => Some("results change from run to run"),
+            (true, false) => Some("the default's results change from run to run"),
+            (false, true) => Some("relata's results change from run to run"),
+            (false, false) => (self.default.digest != self.relata.digest).then_some("results differ"),
+        }
     }
 }
 

@@ -149,8 +149,8 @@ async fn run_both(
         };
         let answer = match compared {
             Ok(comparison) => {
-                if !comparison.same() {
-                    progress.suspend(|| terminal.error(format_args!("query {}: results differ", query.name())));
+                if let Some(difference) = comparison.difference() {
+                    progress.suspend(|| terminal.error(format_args!("query {}: {difference}", query.name())));
                 }
                 let Comparison { default, relata } = &comparison;
                 let (default, relata) = (Times::from(default), Times::from(relata));

@@ -40,12 +40,10 @@ impl<'a> Shell<'a> {
         loop {
             let prompt = if pending.is_empty() { "relata> " } else { "     -> " };
             match input.line(prompt)? {
+                Line::Text(line) if line.trim() == "\\q" => break,
                 Line::Text(line) if pending.is_empty() && line.trim_start().starts_with('\\') => {
                     input.remember(line.trim());
-                    match line.trim() {
-                        "\\q" => break,
-                        command => self.command(command, terminal)?,
-                    }
+                    self.command(line.trim(), terminal)?;
                 }
                 Line::Text(line) => {
                     pending.push_str(&line);

@@ -52,7 +52,7 @@ pub(crate) fn tree(estimator: &Estimator<'_>, plan: &LogicalPlan) -> PlanEstimat
 }
 
 /// Whether a plan is estimated as a set of relations.
-fn is_region(plan: &LogicalPlan) -> bool {
+pub(super) fn is_region(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
         LogicalPlan::Filter(filter) => is_leaf_chain(&filter.input) || JoinGraph::is_transparent(plan),

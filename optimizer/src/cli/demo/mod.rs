@@ -80,8 +80,8 @@ pub async fn demo(args: &DemoArgs, options: &SessionOptions, terminal: &mut Term
         };
         match compared.await {
             Ok((estimate, comparison)) => {
-                if !comparison.same() {
-                    progress.suspend(|| terminal.error(format_args!("results differ: {}", query.question)));
+                if let Some(difference) = comparison.difference() {
+                    progress.suspend(|| terminal.error(format_args!("{}: {difference}", query.question)));
                 }
                 let actual = actual_rows(query, &comparison);
                 report.push(ReportRow { query, actual, estimate, comparison });

@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    fn probe(column: ArrayRef) -> ColumnProbe {
+    fn probe(column: &ArrayRef) -> ColumnProbe {
         let mut probe = ColumnProbe::new(column.data_type()).unwrap();
         for start in (0..column.len()).step_by(1000) {
             probe.add(&column.slice(start, 1000.min(column.len() - start))).unwrap();
@@ -140,8 +140,9 @@ mod tests {
 
     #[test]
     fn samples_of_different_levels_compare() {
-        let parent = probe(Arc::new(Int64Array::from_iter_values(0..200_000)));
-        let child = probe(Arc::new(Int64Array::from_iter_values((0..90_000).map(|value| value * 2 % 9_000))));
+        let parent = probe(&(Arc::new(Int64Array::from_iter_values(0..200_000)) as ArrayRef));
+        let child =
+            probe(&(Arc::new(Int64Array::from_iter_values((0..90_000).map(|value| value * 2 % 9_000))) as ArrayRef));
         assert!(parent.level > child.level);
         assert!(parent.is_unique() && !child.is_unique());
         assert!(child.is_contained_in(&parent) && !parent.is_contained_in(&child));
@@ -151,12 +152,12 @@ mod tests {
 
     #[test]
     fn whole_doubles_are_numbers_and_fractions_no_keys() {
-        let whole = probe(Arc::new(Float64Array::from(vec![Some(1.0), None, Some(3.0)])));
-        let parent = probe(Arc::new(Int64Array::from(vec![1, 2, 3])));
+        let whole = probe(&(Arc::new(Float64Array::from(vec![Some(1.0), None, Some(3.0)])) as ArrayRef));
+        let parent = probe(&(Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef));
         assert!(whole.is_contained_in(&parent) && !whole.is_unique());
-        let fractions = probe(Arc::new(Float64Array::from(vec![1.0, 2.5])));
+        let fractions = probe(&(Arc::new(Float64Array::from(vec![1.0, 2.5])) as ArrayRef));
         assert!(!fractions.is_unique() && fractions.distinct() == 0);
-        let text = probe(Arc::new(StringArray::from(vec!["1", "2"])));
+        let text = probe(&(Arc::new(StringArray::from(vec!["1", "2"])) as ArrayRef));
         assert!(!text.same_family(&parent) && text.is_unique());
     }
 }

@@ -1,0 +1,127 @@
+//! Profiles in a directory: found again, rebuilt when damaged, not found when the table has changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use datafusion::prelude::ParquetReadOptions;
+use relata::CounterValues;
+use tempfile::{TempDir, tempdir};
+
+use crate::{Sessions, pretrained, sources};
+
+const SQL: &str = "SELECT c.id, r.label FROM customer c JOIN town t ON c.town = t.id JOIN region r ON t.region = r.id";
+
+struct Folders {
+    data: TempDir,
+    profiles: TempDir,
+}
+
+impl Folders {
+    async fn new() -> Self {
+        let folders = Self { data: tempdir().unwrap(), profiles: tempdir().unwrap() };
+        let sessions = Sessions::new(pretrained());
+        sources::parquet(&sessions, folders.data.path()).await;
+        folders
+    }
+
+    fn stored(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.directory()).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.profiles.path().join("made/on demand")
+    }
+
+    /// What a new process does: profiles the tables and runs a query; returns what it counted on top of `before`.
+    async fn process(&self) -> (CounterValues, Sessions) {
+        let relata = relata::Relata::new(None).with_config(crate::every_region());
+        let sessions = Sessions::new(relata.with_profile_directory(self.directory()));
+        for table in ["region", "town", "customer", "item", "orders"] {
+            let file = self.data.path().join(format!("{table}.parquet")).display().to_string();
+            for ctx in sessions.both() {
+                ctx.register_parquet(table, &file, ParquetReadOptions::default()).await.unwrap();
+            }
+        }
+        let reports = sessions.relata.profile(&sessions.learned).await.unwrap();
+        assert!(reports.iter().all(|report| report.error.is_none()), "{reports:?}");
+        assert!(sessions.same(SQL).await > 0);
+        sessions.assert_untroubled();
+        assert_eq!(sessions.relata.counters().reordered, 1);
+        (sessions.relata.counters(), sessions)
+    }
+}
+
+fn garbage(file: &Path, bytes: &[u8]) {
+    fs::write(file, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn profiles_are_found_again() {
+    let folders = Folders::new().await;
+    let (first, _) = folders.process().await;
+    assert_eq!((first.profiled, first.loaded, first.damaged), (5, 0, 0));
+    assert_eq!(folders.stored().len(), 5);
+    let (second, _) = folders.process().await;
+    assert_eq!((second.profiled, second.loaded, second.damaged), (0, 5, 0));
+}
+
+#[tokio::test]
+async fn damaged_profiles_are_rebuilt() {
+    let folders = Folders::new().await;
+    folders.process().await;
+    let files = folders.stored();
+    let whole = fs::read(&files[0]).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 0x55;
+    garbage(&files[0], b"");
+    garbage(&files[1], b"no profile at all");
+    garbage(&files[2], &whole[..whole.len() / 2]);
+    garbage(&files[3], &vec![0xff; 10_000]);
+    let (counters, _) = folders.process().await;
+    assert_eq!((counters.profiled, counters.loaded, counters.damaged), (4, 1, 4));
+    assert_eq!(fs::read(&files[0]).unwrap(), whole);
+
+    garbage(&files[0], &flipped);
+    let (counters, _) = folders.process().await;
+    assert_eq!((counters.profiled, counters.loaded, counters.damaged), (1, 4, 1), "a flipped bit");
+    let (counters, _) = folders.process().await;
+    assert_eq!((counters.profiled, counters.loaded, counters.damaged), (0, 5, 0));
+}
+
+#[tokio::test]
+async fn a_profile_of_another_table_is_not_used() {
+    let folders = Folders::new().await;
+    folders.process().await;
+    let files = folders.stored();
+    fs::copy(&files[0], &files[1]).unwrap();
+    let (counters, _) = folders.process().await;
+    assert_eq!((counters.profiled, counters.loaded, counters.damaged), (1, 4, 1));
+}
+
+#[tokio::test]
+async fn a_changed_table_is_profiled_anew() {
+    let folders = Folders::new().await;
+    let (_, sessions) = folders.process().await;
+    let town = sources::shop().into_iter().find(|(name, _)| *name == "town").unwrap().1.slice(0, 5);
+    sources::write_parquet(&sessions, folders.data.path(), "town", &town).await;
+    let (counters, sessions) = folders.process().await;
+    assert_eq!((counters.profiled, counters.loaded, counters.damaged), (1, 4, 0));
+    let estimate = sessions.relata.estimate_sql(&sessions.learned, "SELECT * FROM town").await.unwrap();
+    assert!((estimate.estimate - 5.0).abs() < 1e-6, "{estimate:?}");
+}
+
+#[tokio::test]
+async fn a_profile_directory_that_cannot_be_written() {
+    let folders = Folders::new().await;
+    let file = folders.profiles.path().join("a file");
+    garbage(&file, b"in the way");
+    let sessions = Sessions::new(pretrained().with_profile_directory(file.join("below")));
+    sources::parquet(&sessions, folders.data.path()).await;
+    let reports = sessions.relata.profile(&sessions.learned).await.unwrap();
+    let in_memory = |error: &Option<String>| error.as_deref().is_some_and(|e| e.contains("in memory only"));
+    assert!(reports.iter().all(|report| report.rows > 0 && in_memory(&report.error)), "{reports:?}");
+    assert!(sessions.same(SQL).await > 0);
+    assert_eq!(sessions.relata.counters().reordered, 1);
+}
