@@ -14,6 +14,9 @@ use relata_experts::stack::ExpertStack;
 use relata_featurize::profile::TableProfile;
 
 /// A stored profile is read or refused.
+///
+/// # Panics
+/// When a profile is read that does not fit its own sample.
 pub fn profile(data: &[u8]) {
     if let Ok(profile) = TableProfile::from_bytes(data, Path::new("fuzz")) {
         assert_eq!(profile.columns.len(), profile.sample.num_columns());
@@ -21,12 +24,18 @@ pub fn profile(data: &[u8]) {
 }
 
 /// Weights are read or refused; what is read passes for the committed weights only.
+///
+/// # Panics
+/// When the bytes pass for weights.
 pub fn weights(data: &[u8]) {
     let (weights, manifest) = data.split_at(data.len() / 2);
     assert!(ExpertStack::from_bytes(weights, manifest).is_err(), "arbitrary bytes passed for weights");
 }
 
 /// A query over two small tables has the same answer, or fails as well, with relata and without it.
+///
+/// # Panics
+/// When it has not.
 pub fn sql(data: &[u8]) {
     let Ok(sql) = std::str::from_utf8(data) else { return };
     // Only queries: statements would change the session.
