@@ -150,7 +150,7 @@ pub const NORM_EPSILON: f32 = 1e-6;
 
 /// The hot kernel: `out = x W + bias`, compiled for AVX-512, AVX2 with FMA, NEON and the baseline, chosen at run time.
 ///
-/// Register tiles of [`ROWS`] x [`LANES`] keep the sums in registers over the whole inner loop, so that a weight is loaded
+/// Register tiles of `ROWS` x `LANES` keep the sums in registers over the whole inner loop, so that a weight is loaded
 /// once per four rows; a single row runs over two tiles of columns side by side to hide the latency of the additions.
 ///
 /// # Shapes
