@@ -1,6 +1,6 @@
 //! The conductor: an optimized logical plan -> rows with intervals for every node.
 //!
-//! Inner joins are estimated as sets of relations, whatever their shape: [`Region::set`] walks from the profiles of the
+//! Inner joins are estimated as sets of relations, whatever their shape: `Region::set` walks from the profiles of the
 //! relations through the experts to the estimate of any set. What stands above or between the regions (aggregates, outer
 //! joins, limits) is estimated from its inputs.
 

@@ -1,8 +1,8 @@
 //! Keys inferred from data, for databases that declare none.
 //!
-//! One scan of each table probes its whole-number and text columns ([`probe`]). A column without NULLs and repetitions
+//! One scan of each table probes its whole-number and text columns (`probe`). A column without NULLs and repetitions
 //! can be a primary key; a column whose values are all found in such a column can be a foreign key. Contained values
-//! alone prove little (small numbers are found in every numbering), so names decide between candidates ([`names`]), and
+//! alone prove little (small numbers are found in every numbering), so names decide between candidates (`names`), and
 //! where no name speaks for a reference, it must cover much of a large text key.
 //!
 //! Method: single-column inclusion dependencies ranked by name similarity and coverage, two of the features of Rostin,
