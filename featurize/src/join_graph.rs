@@ -10,7 +10,7 @@ use std::fmt;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, NullEquality};
 use datafusion_expr::utils::split_conjunction;
-use datafusion_expr::{BinaryExpr, Expr, JoinType, LogicalPlan, Operator, TableScan};
+use datafusion_expr::{BinaryExpr, Expr, JoinType, LogicalPlan, Operator, Projection, TableScan};
 use smallvec::SmallVec;
 
 /// A set of relations of one [`JoinGraph`], by index.
@@ -96,6 +96,8 @@ pub struct Relation {
     pub position: usize,
     /// Whether the rows of the physical scan are already filtered by everything in `table_filters`.
     pub filters_in_scan: bool,
+    /// Columns that a projection within `plan` computes, such as common sub-expressions, over the table's columns.
+    computed: Vec<(String, Expr)>,
 }
 
 impl Relation {
@@ -175,6 +177,19 @@ impl JoinGraph {
             LogicalPlan::Filter(filter) => !is_volatile(&filter.predicate) && Self::is_transparent(&filter.input),
             LogicalPlan::Projection(projection) => {
                 projection.expr.iter().all(|e| matches!(e, Expr::Column(_))) && Self::is_transparent(&projection.input)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a plan is a base table under filters, aliases and projections.
+    pub fn is_base_table(plan: &LogicalPlan) -> bool {
+        match plan {
+            LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
+            LogicalPlan::Filter(filter) => Self::is_base_table(&filter.input),
+            LogicalPlan::SubqueryAlias(alias) => Self::is_base_table(&alias.input),
+            LogicalPlan::Projection(projection) => {
+                computed_columns(projection).is_some() && Self::is_base_table(&projection.input)
             }
             _ => false,
         }
@@ -345,7 +360,7 @@ impl Parts {
 impl Relation {
     fn add_filter(&mut self, filter: Expr) {
         if self.scan.is_some() {
-            self.table_filters.push(without_qualifiers(filter.clone()));
+            self.table_filters.push(over_table(filter.clone(), &self.computed));
             self.table_filters.dedup();
         }
         self.filters_in_scan = false;
@@ -360,9 +375,10 @@ impl Relation {
     }
 }
 
-/// Reads a leaf: a base table under filters, aliases and projections of bare columns, or anything else.
+/// Reads a leaf: a base table under filters, aliases and projections, or anything else.
 fn relation(plan: LogicalPlan, position: usize) -> Relation {
-    let mut filters = Vec::new();
+    let mut filters: Vec<Expr> = Vec::new();
+    let mut computed: Vec<(String, Expr)> = Vec::new();
     let mut filters_in_scan = true;
     let mut node = &plan;
     let scan = loop {
@@ -374,12 +390,18 @@ fn relation(plan: LogicalPlan, position: usize) -> Relation {
                 node = &filter.input;
             }
             LogicalPlan::SubqueryAlias(alias) => node = &alias.input,
-            LogicalPlan::Projection(projection) if projection.expr.iter().all(|e| matches!(e, Expr::Column(_))) => {
+            LogicalPlan::Projection(projection) => {
+                let Some(own) = computed_columns(projection) else { break None };
+                filters = filters.into_iter().map(|filter| over_table(filter, &own)).collect();
+                computed.iter_mut().for_each(|(_, expr)| *expr = over_table(expr.clone(), &own));
+                computed.extend(own);
                 node = &projection.input;
             }
             _ => break None,
         }
     };
+    // A computed column with the name of another one of the table would be taken for it.
+    let scan = scan.filter(|scan| computed.iter().all(|(name, _)| scan.source.schema().index_of(name).is_err()));
     let mut table_filters = Vec::new();
     if let Some(scan) = &scan {
         filters.extend(scan.filters.iter().flat_map(split_conjunction).cloned());
@@ -391,7 +413,20 @@ fn relation(plan: LogicalPlan, position: usize) -> Relation {
         }
         table_filters.sort_by_cached_key(ToString::to_string);
     }
-    Relation { plan, scan, table_filters, filters: Vec::new(), position, filters_in_scan }
+    Relation { plan, scan, table_filters, filters: Vec::new(), position, filters_in_scan, computed }
+}
+
+/// The columns of a projection that are not just passed on; `None` when one is renamed or cannot be evaluated twice.
+fn computed_columns(projection: &Projection) -> Option<Vec<(String, Expr)>> {
+    let computed = projection.expr.iter().filter(|e| !matches!(e, Expr::Column(_)));
+    computed
+        .map(|e| match e {
+            Expr::Alias(alias) if !matches!(*alias.expr, Expr::Column(_)) && !is_volatile(&alias.expr) => {
+                Some((alias.name.clone(), (*alias.expr).clone()))
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// The relations whose columns `expr` reads; `None` when a column belongs to none of them.
@@ -453,10 +488,18 @@ pub fn column_of(expr: &Expr) -> Option<&Column> {
 
 /// `expr` with every column unqualified.
 fn without_qualifiers(expr: Expr) -> Expr {
+    over_table(expr, &[])
+}
+
+/// `expr` with every column unqualified and the computed ones replaced by what computes them.
+fn over_table(expr: Expr, computed: &[(String, Expr)]) -> Expr {
     let original = expr.clone();
-    expr.transform(|e| {
+    expr.transform_up(|e| {
         Ok(match e {
-            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
+            Expr::Column(column) => Transformed::yes(match computed.iter().find(|(name, _)| *name == column.name) {
+                Some((_, expr)) => without_qualifiers(expr.clone()),
+                None => Expr::Column(Column::new_unqualified(column.name)),
+            }),
             other => Transformed::no(other),
         })
     })

@@ -55,21 +55,8 @@ pub(crate) fn tree(estimator: &Estimator<'_>, plan: &LogicalPlan) -> PlanEstimat
 pub(super) fn is_region(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
-        LogicalPlan::Filter(filter) => is_leaf_chain(&filter.input) || JoinGraph::is_transparent(plan),
+        LogicalPlan::Filter(filter) => JoinGraph::is_base_table(&filter.input) || JoinGraph::is_transparent(plan),
         _ => JoinGraph::is_transparent(plan),
-    }
-}
-
-/// Whether a plan is a base table under filters, aliases and projections of columns.
-fn is_leaf_chain(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
-        LogicalPlan::Filter(filter) => is_leaf_chain(&filter.input),
-        LogicalPlan::SubqueryAlias(alias) => is_leaf_chain(&alias.input),
-        LogicalPlan::Projection(projection) => {
-            projection.expr.iter().all(|e| column_of(e).is_some()) && is_leaf_chain(&projection.input)
-        }
-        _ => false,
     }
 }
 
@@ -85,7 +72,7 @@ fn groups(estimator: &Estimator<'_>, input: &LogicalPlan, columns: &[Option<&dat
     }
     let rows_in = rows(estimator, input);
     let sqrt = || rows_in.map(f64::sqrt);
-    if !is_region(below) && !is_leaf_chain(below) {
+    if !is_region(below) && !JoinGraph::is_base_table(below) {
         return sqrt();
     }
     let Some(graph) = JoinGraph::from_plan(below) else { return sqrt() };
