@@ -7,13 +7,18 @@ use hashbrown::HashMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+/// The kind of the connected sub-joins of the hard queries.
+pub const SUBPLAN: &str = "subplan";
+
 /// A query with its exact answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CorpusQuery {
     /// Unique in the corpus.
     pub id: String,
-    /// `seed`, `hard` and so on; for parts of a query the number of its tables, as in `3 tables`.
-    pub group: String,
+    /// `seed`, `hard` and so on; [`SUBPLAN`] for parts of a query.
+    pub kind: String,
+    /// Number of joined tables.
+    pub tables: usize,
     /// The query.
     pub sql: String,
     /// Rows of the result; under `COUNT(*)` the rows that are counted.
@@ -39,6 +44,7 @@ pub struct Workload {
 struct QueryEntry {
     id: String,
     kind: String,
+    tables: Vec<String>,
     sql: String,
     true_value: Option<f64>,
 }
@@ -60,20 +66,12 @@ struct SubplanEntry {
     duckdb: Option<f64>,
 }
 
-/// Which part of the workloads is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// Whole queries of these kinds.
-    Queries(Vec<String>),
-    /// The connected sub-joins of the hard queries.
-    Subplans,
-}
-
-/// Reads the workloads of the databases called `names`, or of every database that has one, in order of name.
+/// Reads the queries of these kinds, [`SUBPLAN`] among them, of the databases called `names`, or of every database that has
+/// a workload, in order of name.
 ///
 /// # Errors
 /// When there is no corpus, a named database has no workload, or a file is damaged.
-pub fn read_workloads(corpus: &Path, names: &[String], part: &Part) -> Result<Vec<Workload>> {
+pub fn read_workloads(corpus: &Path, names: &[String], kinds: &[String]) -> Result<Vec<Workload>> {
     let entries = std::fs::read_dir(corpus).with_context(|| {
         format!("no corpus at {}: give the folder that holds the databases with --corpus", corpus.display())
     })?;
@@ -94,10 +92,10 @@ pub fn read_workloads(corpus: &Path, names: &[String], part: &Part) -> Result<Ve
         .into_iter()
         .filter(|folder| names.is_empty() || names.contains(&name(folder)))
         .map(|folder| {
-            let queries = match part {
-                Part::Queries(kinds) => read_queries(&folder.join("workload"), kinds)?,
-                Part::Subplans => read_subplans(&folder.join("workload"))?,
-            };
+            let mut queries = read_queries(&folder.join("workload"), kinds)?;
+            if kinds.iter().any(|kind| kind == SUBPLAN) {
+                queries.extend(read_subplans(&folder.join("workload"))?);
+            }
             Ok(Workload { database: name(&folder), folder, queries })
         })
         .collect()
@@ -116,7 +114,8 @@ fn read_queries(folder: &Path, kinds: &[String]) -> Result<Vec<CorpusQuery>> {
                 postgres: anchor.and_then(|anchor| anchor.postgres),
                 duckdb: anchor.and_then(|anchor| anchor.duckdb),
                 id: entry.id,
-                group: entry.kind,
+                kind: entry.kind,
+                tables: entry.tables.len(),
                 sql: entry.sql,
             })
         })
@@ -127,7 +126,8 @@ fn read_subplans(folder: &Path) -> Result<Vec<CorpusQuery>> {
     let entries: Vec<SubplanEntry> = read_lines(&folder.join("subplans.jsonl"))?;
     let query = |entry: SubplanEntry| CorpusQuery {
         id: entry.id,
-        group: format!("{} tables", entry.tables.len()),
+        kind: SUBPLAN.to_owned(),
+        tables: entry.tables.len(),
         sql: entry.sql,
         truth: entry.true_value,
         postgres: entry.postgres,
@@ -136,7 +136,7 @@ fn read_subplans(folder: &Path) -> Result<Vec<CorpusQuery>> {
     Ok(entries.into_iter().map(query).collect())
 }
 
-fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
@@ -150,15 +150,30 @@ fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Writes a corpus of one database, `shop`, with two queries and a sub-plan.
+    /// Writes a corpus of one database, `shop`, of one table of a hundred rows, with two queries and a sub-plan.
     pub(crate) fn write_corpus(corpus: &Path) {
+        use std::sync::Arc;
+
+        use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+        use datafusion::parquet::arrow::ArrowWriter;
+
         let workload = corpus.join("shop").join("workload");
         std::fs::create_dir_all(&workload).unwrap();
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100));
+        let batch = RecordBatch::try_from_iter([("x", values)]).unwrap();
+        let file = std::fs::File::create(corpus.join("shop").join("t.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
         let write = |name: &str, text: &str| std::fs::write(workload.join(name), text).unwrap();
         write(
+            "../schema.json",
+            "{\"name\":\"shop\",\"role\":\"eval\",\"tables\":[{\"name\":\"t\",\"file\":\"t.parquet\"}]}",
+        );
+        write(
             "queries.jsonl",
-            "{\"id\":\"q1\",\"kind\":\"seed\",\"sql\":\"SELECT COUNT(*) FROM t AS t WHERE t.x < 10\",\"true_value\":10}\n\n\
-             {\"id\":\"q2\",\"kind\":\"aqp\",\"sql\":\"SELECT AVG(t.x) FROM t AS t\",\"true_value\":-2.5}\n",
+            "{\"id\":\"q1\",\"kind\":\"seed\",\"tables\":[\"t\"],\"sql\":\"SELECT COUNT(*) FROM t AS t WHERE t.x < 10\",\"true_value\":10}\n\n\
+             {\"id\":\"q2\",\"kind\":\"aqp\",\"tables\":[\"t\"],\"sql\":\"SELECT AVG(t.x) FROM t AS t\",\"true_value\":-2.5}\n",
         );
         write("anchors.jsonl", "{\"id\":\"q1\",\"postgres\":12,\"duckdb\":null}\n");
         write(
@@ -173,24 +188,22 @@ pub(crate) mod tests {
         let corpus = tempfile::tempdir().unwrap();
         write_corpus(corpus.path());
         std::fs::create_dir(corpus.path().join("tools")).unwrap();
-        let kinds = Part::Queries(vec!["seed".to_owned(), "hard".to_owned()]);
+        let kinds = ["seed", "hard"].map(str::to_owned);
         let workloads = read_workloads(corpus.path(), &[], &kinds).unwrap();
         assert_eq!((workloads.len(), workloads[0].queries.len()), (1, 1));
         let query = &workloads[0].queries[0];
-        assert_eq!((query.postgres, query.duckdb, query.group.as_str()), (Some(12.0), None, "seed"));
-        let subplans = read_workloads(corpus.path(), &["shop".to_owned()], &Part::Subplans).unwrap();
-        assert_eq!(subplans[0].queries[0].group, "2 tables");
+        assert_eq!((query.postgres, query.duckdb, query.kind.as_str(), query.tables), (Some(12.0), None, "seed", 1));
+        let subplans = read_workloads(corpus.path(), &["shop".to_owned()], &[SUBPLAN.to_owned()]).unwrap();
+        assert_eq!((subplans[0].queries.len(), subplans[0].queries[0].tables), (1, 2));
         let missing = read_workloads(corpus.path(), &["shop2".to_owned()], &kinds).unwrap_err();
         assert!(missing.to_string().contains("no workload of shop2"));
     }
 
     #[test]
     fn says_where_there_is_no_corpus() {
-        let error = read_workloads(Path::new("/nonexistent"), &[], &Part::Subplans).unwrap_err();
+        let error = read_workloads(Path::new("/nonexistent"), &[], &[]).unwrap_err();
         assert!(error.to_string().contains("no corpus at /nonexistent"));
         let empty = tempfile::tempdir().unwrap();
-        assert!(
-            read_workloads(empty.path(), &[], &Part::Subplans).unwrap_err().to_string().contains("holds no database")
-        );
+        assert!(read_workloads(empty.path(), &[], &[]).unwrap_err().to_string().contains("holds no database"));
     }
 }

@@ -1,6 +1,6 @@
 //! Metrics of estimates, in the definitions of the corpus' own `tools/score.py`.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The factor between an estimate and the truth, both clipped at one row: `max(estimate / truth, truth / estimate)`
 /// (Moerkotte, Neumann and Steidl, "Preventing bad plans by bounding the impact of cardinality estimation errors",
@@ -37,8 +37,25 @@ pub struct Scored {
     pub interval: Option<(f64, f64)>,
 }
 
+/// The estimates on one side of the truth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// Their share of all estimates.
+    pub share: f64,
+    /// Their q-error: the 50th percentile,
+    pub median: f64,
+    /// the 90th,
+    pub p90: f64,
+    /// the 99th
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub p99: f64,
+    /// and the largest.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub max: f64,
+}
+
 /// What a set of estimates amounts to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Queries with an estimate.
     pub n: usize,
@@ -51,13 +68,17 @@ pub struct Summary {
     /// the 95th,
     pub p95: f64,
     /// the 99th
+    #[serde(deserialize_with = "null_is_infinite")]
     pub p99: f64,
     /// and the largest.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub max: f64,
     /// Geometric mean of the q-errors.
     pub geometric_mean: f64,
-    /// Share estimated below the truth.
-    pub under: f64,
+    /// Estimates below the truth; `None` where there are none.
+    pub under: Option<Side>,
+    /// Estimates above the truth; `None` where there are none.
+    pub over: Option<Side>,
     /// Share of the truths inside their interval, among the queries that have one.
     pub coverage: Option<f64>,
     /// Median of upper over lower end, among the same.
@@ -73,7 +94,20 @@ pub fn summarize(estimates: &[Option<Scored>]) -> Option<Summary> {
     let n = scored.len();
     let errors = sorted(scored.iter().map(|s| q_error(s.estimate, s.truth)).collect());
     let logs: f64 = errors.iter().map(|error| error.min(1e18).ln()).sum();
-    let under = scored.iter().filter(|s| s.estimate.max(1.0) < s.truth.max(1.0) - tolerance(s.truth.max(1.0))).count();
+    let side = |sign: f64| {
+        let beside = scored.iter().filter(|s| {
+            let (estimate, truth) = (s.estimate.max(1.0), s.truth.max(1.0));
+            sign * (estimate - truth) > tolerance(truth)
+        });
+        let errors = sorted(beside.map(|s| q_error(s.estimate, s.truth)).collect());
+        (!errors.is_empty()).then(|| Side {
+            share: errors.len() as f64 / n as f64,
+            median: percentile(&errors, 50.0),
+            p90: percentile(&errors, 90.0),
+            p99: percentile(&errors, 99.0),
+            max: percentile(&errors, 100.0),
+        })
+    };
     let intervals: Vec<(f64, f64, f64)> =
         scored.iter().filter_map(|s| s.interval.map(|(lower, upper)| (lower, upper, s.truth))).collect();
     let inside = intervals
@@ -90,7 +124,8 @@ pub fn summarize(estimates: &[Option<Scored>]) -> Option<Summary> {
         p99: percentile(&errors, 99.0),
         max: percentile(&errors, 100.0),
         geometric_mean: (logs / n as f64).exp(),
-        under: under as f64 / n as f64,
+        under: side(-1.0),
+        over: side(1.0),
         coverage,
         width: (!widths.is_empty()).then(|| percentile(&widths, 50.0)),
     })
@@ -99,6 +134,11 @@ pub fn summarize(estimates: &[Option<Scored>]) -> Option<Summary> {
 /// Counts above 2^53 are not exact in a float.
 fn tolerance(truth: f64) -> f64 {
     1e-9 * truth.abs()
+}
+
+/// JSON has no infinity; it is written as null.
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// `values` in ascending order.
@@ -148,7 +188,8 @@ mod tests {
         assert_eq!((summary.n, summary.missing), (3, 1));
         assert!(close(summary.median, 2.0) && close(summary.max, 2.0));
         assert!(close(summary.geometric_mean, 4.0_f64.powf(1.0 / 3.0)));
-        assert!(close(summary.under, 1.0 / 3.0));
+        let (under, over) = (summary.under.unwrap(), summary.over.unwrap());
+        assert!(close(under.share, 1.0 / 3.0) && close(over.share, 1.0 / 3.0) && close(over.max, 2.0));
         assert_eq!(summary.coverage.map(|c| close(c, 0.5)), Some(true));
         assert_eq!(summary.width.map(|w| close(w, 3.0)), Some(true));
         assert!(summarize(&[None]).is_none());

@@ -50,12 +50,12 @@ async fn main() -> Result<()> {
         }
         Command::Estimate(options) => {
             let report = score::run(&options).await?;
-            println!("{}", score::print(&report.figures));
-            let missing = report.estimates.iter().filter_map(|e| e.error.as_ref().map(|error| (&e.id, error)));
-            for (id, error) in missing.take(5) {
-                eprintln!("{id}: {error}");
+            print!("{}{}", score::print(&report.figures), score::p_error::print(&report.p_errors));
+            let failed = report.estimates.iter().flat_map(|query| query.errors.iter().map(|error| (&query.id, error)));
+            for (id, (contender, error)) in failed.take(5) {
+                eprintln!("{id}, {contender}: {error}");
             }
-            println!("median planning time with estimate: {:.0} us", report.median_planning_us);
+            println!("median time from SQL to estimate: {:.0} us", report.median_planning_us);
         }
     }
     Ok(())

@@ -1,30 +1,38 @@
 //! `relata-bench estimate`: estimates of the corpus' queries against their exact answers.
 //!
-//! Contenders: DataFusion's own estimate, relata's analytical estimate (sketches and samples, no model), relata, and the
-//! estimates of PostgreSQL and DuckDB that come with the corpus. The figures are those of the corpus' `tools/score.py`,
-//! and the estimates those of `relata estimate`.
+//! [`contender`] is who estimates, [`mod@figures`] how well in the definitions of the corpus' `tools/score.py`, and [`p_error`]
+//! what join orders chosen from the estimates cost.
 
-mod plot;
-mod report;
+pub mod contender;
+pub mod figures;
+pub mod p_error;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use relata::cli::database::Database;
-use relata::cli::session::SessionOptions;
-use relata::{QueryEstimate, Relata};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::corpus::{CorpusQuery, Part, Workload, read_workloads};
+use crate::corpus::{SUBPLAN, Workload, read_workloads};
 use crate::machine::Provenance;
-use crate::metrics::Scored;
-pub use report::{Figure, figures, print};
+use crate::metrics::{Scored, percentile, sorted};
+use contender::{Entrants, EstimateFile, Field, Prediction, RELATA, Recorded};
+pub use figures::{Figure, figures, print};
+use p_error::{PlanChoice, PlanFigure};
+
+/// File of the figures in the output folder.
+pub const FIGURES: &str = "estimate.json";
+/// File of every estimate in the output folder.
+pub const ESTIMATES: &str = "estimates.jsonl";
+/// File of the join orders chosen in the output folder.
+pub const PLANS: &str = "plans.jsonl";
 
 /// Score the estimates of the corpus' queries
 #[derive(Debug, Clone, Args)]
@@ -35,13 +43,13 @@ pub struct ScoreOptions {
     /// Databases [default: every one with a workload]
     #[arg(long, num_args = 1..)]
     pub database: Vec<String>,
-    /// Kinds of queries
-    #[arg(long, value_delimiter = ',', default_values = ["seed", "hard", "group"])]
+    /// Kinds of queries; "subplan" stands for the connected sub-joins of the hard ones
+    #[arg(long, value_delimiter = ',', default_values = ["seed", "hard", "group", SUBPLAN])]
     pub kinds: Vec<String>,
-    /// The connected sub-joins of the hard queries instead of whole queries
-    #[arg(long)]
-    pub subplans: bool,
-    /// Folder for the figures (JSON), every estimate (JSON lines) and the plot (SVG)
+    /// Further contender, from JSON lines of "id" and "estimate"
+    #[arg(long, value_name = "NAME=FILE")]
+    pub estimates: Vec<EstimateFile>,
+    /// Folder for the figures (JSON) and for every estimate and join order (JSON lines)
     #[arg(long)]
     pub output: Option<PathBuf>,
     /// Databases worked on at a time
@@ -49,233 +57,202 @@ pub struct ScoreOptions {
     pub jobs: usize,
 }
 
-/// Who estimates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Contender {
-    /// DataFusion's own statistics.
-    DataFusion,
-    /// relata without its experts.
-    Analytical,
-    /// relata.
-    Relata,
-    /// PostgreSQL 15.
-    Postgres,
-    /// DuckDB 2.0.
-    DuckDb,
-}
-
-impl Contender {
-    /// All of them, in the order of the tables.
-    pub const ALL: [Contender; 5] =
-        [Contender::DataFusion, Contender::Analytical, Contender::Relata, Contender::Postgres, Contender::DuckDb];
-
-    /// The name in tables and plots.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Contender::DataFusion => "datafusion",
-            Contender::Analytical => "analytical",
-            Contender::Relata => "relata",
-            Contender::Postgres => "postgres",
-            Contender::DuckDb => "duckdb",
-        }
-    }
-}
-
-/// One query with everyone's estimate; serialized as a line of predictions of `tools/score.py`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One query with everyone's estimate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Estimated {
     /// The query.
     pub id: String,
     /// The database.
-    #[serde(skip)]
     pub database: String,
-    /// The kind, or the number of tables.
-    #[serde(skip)]
-    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// Number of joined tables.
+    pub tables: usize,
     /// The exact answer.
     #[serde(rename = "true_value")]
     pub truth: f64,
-    /// relata's estimate,
-    pub estimate: Option<f64>,
-    /// the lower
-    pub lower: Option<f64>,
-    /// and the upper end of its 90% interval.
-    pub upper: Option<f64>,
-    /// DataFusion's estimate.
-    pub default: Option<f64>,
-    /// relata's analytical estimate.
-    pub analytical: Option<f64>,
-    /// PostgreSQL's estimate.
-    pub postgres: Option<f64>,
-    /// DuckDB's estimate.
-    pub duckdb: Option<f64>,
-    /// Time relata took from SQL to estimate.
-    pub planning_us: Option<u64>,
-    /// Why relata has no estimate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    /// The estimates by contender.
+    pub predictions: BTreeMap<String, Prediction>,
+    /// Why a contender has none, where it failed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<String, String>,
 }
 
 impl Estimated {
     /// A contender's estimate with what it is to be scored against.
-    pub fn scored(&self, contender: Contender) -> Option<Scored> {
-        let estimate = match contender {
-            Contender::DataFusion => self.default,
-            Contender::Analytical => self.analytical,
-            Contender::Relata => self.estimate,
-            Contender::Postgres => self.postgres,
-            Contender::DuckDb => self.duckdb,
-        }?;
-        let interval = if contender == Contender::Relata { self.lower.zip(self.upper) } else { None };
-        Some(Scored { estimate, truth: self.truth, interval })
+    pub fn scored(&self, contender: &str) -> Option<Scored> {
+        let prediction = self.predictions.get(contender)?;
+        Some(Scored { estimate: prediction.rows, truth: self.truth, interval: prediction.interval })
     }
 }
 
 /// What was measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ScoreReport {
     /// Where and from what.
     pub provenance: Provenance,
+    /// The contenders in the order of the tables.
+    pub contenders: Vec<String>,
     /// Seconds to profile each database.
     pub profile_seconds: Vec<(String, f64)>,
-    /// Median planning time with relata's estimate, in microseconds.
+    /// Median time from SQL to relata's estimate, in microseconds.
     pub median_planning_us: f64,
-    /// Every row of the table, and of a table per database.
+    /// q-errors and intervals, per group of queries and per database.
     pub figures: Vec<Figure>,
-    /// Every query; written to a file of its own.
+    /// P-errors by number of tables.
+    pub p_errors: Vec<PlanFigure>,
+    /// Every query; in a file of its own.
     #[serde(skip)]
     pub estimates: Vec<Estimated>,
+    /// The join order that each contender's estimates choose for each hard query; in a file of its own.
+    #[serde(skip)]
+    pub plans: Vec<PlanChoice>,
+}
+
+/// The estimates of one database.
+#[derive(Debug)]
+struct Scores {
+    database: String,
+    contenders: Vec<String>,
+    profile_seconds: f64,
+    estimates: Vec<Estimated>,
+    plans: Vec<PlanChoice>,
 }
 
 /// Estimates every query of the corpus.
 ///
 /// # Errors
-/// When the corpus cannot be read, a database cannot be opened, or a result cannot be written. Queries that relata cannot
-/// estimate count as missing.
+/// When the corpus cannot be read, a database cannot be opened, or a result cannot be written. Queries that a contender
+/// cannot estimate count as missing.
 pub async fn run(options: &ScoreOptions) -> Result<ScoreReport> {
     ensure!(options.jobs > 0, "--jobs must be at least 1");
-    let part = if options.subplans { Part::Subplans } else { Part::Queries(options.kinds.clone()) };
-    let workloads = read_workloads(&options.corpus, &options.database, &part)?;
+    let workloads = read_workloads(&options.corpus, &options.database, &options.kinds)?;
+    let recorded = options.estimates.iter().map(Recorded::read).collect::<Result<Vec<_>>>()?;
+    let entrants = std::sync::Arc::new(Entrants { recorded });
     let queries: usize = workloads.iter().map(|workload| workload.queries.len()).sum();
     let bar = ProgressBar::new(queries as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {per_sec}  {elapsed}  {msg}")?);
     bar.enable_steady_tick(Duration::from_millis(500));
 
     let tasks = workloads.into_iter().map(|workload| {
-        let bar = bar.clone();
+        let (bar, entrants) = (bar.clone(), std::sync::Arc::clone(&entrants));
         async move {
             let name = workload.database.clone();
-            let work = tokio::spawn(async move { estimate_workload(&workload, &bar).await });
+            let work = tokio::spawn(async move { score(&workload, &entrants, &bar).await });
             work.await?.with_context(|| name)
         }
     });
-    let mut finished: Vec<Result<(String, f64, Vec<Estimated>)>> =
-        futures::stream::iter(tasks).buffer_unordered(options.jobs).collect().await;
+    let finished: Vec<Result<Scores>> = futures::stream::iter(tasks).buffer_unordered(options.jobs).collect().await;
     bar.finish_and_clear();
-    let mut databases = finished.drain(..).collect::<Result<Vec<_>>>()?;
-    databases.sort_by(|left, right| left.0.cmp(&right.0));
-
-    let profile_seconds = databases.iter().map(|(name, seconds, _)| (name.clone(), *seconds)).collect();
-    let estimates: Vec<Estimated> = databases.into_iter().flat_map(|(_, _, estimates)| estimates).collect();
-    let planning = crate::metrics::sorted(estimates.iter().filter_map(|e| e.planning_us.map(|us| us as f64)).collect());
-    let report = ScoreReport {
-        provenance: Provenance::collect(weights()),
-        profile_seconds,
-        median_planning_us: crate::metrics::percentile(&planning, 50.0),
-        figures: figures(&estimates),
-        estimates,
-    };
+    let mut databases = finished.into_iter().collect::<Result<Vec<_>>>()?;
+    databases.sort_by(|left, right| left.database.cmp(&right.database));
+    let report = ScoreReport::new(databases);
     if let Some(folder) = &options.output {
-        write(&report, folder, if options.subplans { "subplans" } else { "queries" })?;
+        report.write(folder)?;
     }
     Ok(report)
 }
 
-async fn estimate_workload(workload: &Workload, bar: &ProgressBar) -> Result<(String, f64, Vec<Estimated>)> {
+async fn score(workload: &Workload, entrants: &Entrants, bar: &ProgressBar) -> Result<Scores> {
     bar.set_message(workload.database.clone());
-    let database = Database::open(&workload.folder, &SessionOptions::default()).await?;
-    let start = Instant::now();
-    let learned = Profiled::new(&database, Relata::pretrained()?).await?;
-    let seconds = start.elapsed().as_secs_f64();
-    let analytical = Profiled::new(&database, Relata::new(None)).await?;
+    let Field { contenders, profile_seconds } = Field::new(workload, entrants).await?;
     let mut estimates = Vec::with_capacity(workload.queries.len());
     for query in &workload.queries {
-        let found = learned.estimate(query).await;
-        let base = analytical.estimate(query).await.ok().map(|estimate| estimate.estimate);
-        estimates.push(estimated(workload, query, found, base));
-        bar.inc(1);
-    }
-    Ok((workload.database.clone(), seconds, estimates))
-}
-
-fn estimated(
-    workload: &Workload,
-    query: &CorpusQuery,
-    found: Result<QueryEstimate>,
-    analytical: Option<f64>,
-) -> Estimated {
-    let (found, error) = match found {
-        Ok(found) => (Some(found), None),
-        Err(error) => (None, Some(format!("{error:#}"))),
-    };
-    Estimated {
-        id: query.id.clone(),
-        database: workload.database.clone(),
-        group: query.group.clone(),
-        truth: query.truth,
-        estimate: found.as_ref().map(|found| found.estimate),
-        lower: found.as_ref().map(|found| found.lower),
-        upper: found.as_ref().map(|found| found.upper),
-        default: found.as_ref().and_then(|found| found.default),
-        analytical,
-        postgres: query.postgres,
-        duckdb: query.duckdb,
-        planning_us: found.as_ref().map(|found| found.planning.as_micros() as u64),
-        error,
-    }
-}
-
-/// A session over a profiled database.
-struct Profiled {
-    relata: Arc<Relata>,
-    context: SessionContext,
-}
-
-impl Profiled {
-    async fn new(database: &Database, relata: Relata) -> Result<Self> {
-        let context = database.context(Some(&relata))?;
-        for report in relata.profile(&context).await? {
-            if let Some(error) = report.error {
-                eprintln!("{}: {error}", report.table);
+        let (mut predictions, mut errors) = (BTreeMap::new(), BTreeMap::new());
+        for contender in &contenders {
+            match contender.estimate(query).await {
+                Ok(found) => predictions.extend(found.map(|found| (contender.name().to_owned(), found))),
+                Err(error) => drop(errors.insert(contender.name().to_owned(), format!("{error:#}"))),
             }
         }
-        Ok(Self { relata: Arc::new(relata), context })
+        estimates.push(Estimated {
+            id: query.id.clone(),
+            database: workload.database.clone(),
+            kind: query.kind.clone(),
+            tables: query.tables,
+            truth: query.truth,
+            predictions,
+            errors,
+        });
+        bar.inc(1);
+    }
+    let contenders: Vec<String> = contenders.iter().map(|contender| contender.name().to_owned()).collect();
+    let plans = p_error::choose(workload, &estimates, &contenders).await?;
+    Ok(Scores { database: workload.database.clone(), contenders, profile_seconds, estimates, plans })
+}
+
+impl ScoreReport {
+    fn new(databases: Vec<Scores>) -> Self {
+        let mut contenders: Vec<String> = vec![];
+        for name in databases.iter().flat_map(|scores| &scores.contenders) {
+            if !contenders.contains(name) {
+                contenders.push(name.clone());
+            }
+        }
+        let profile_seconds =
+            databases.iter().map(|scores| (scores.database.clone(), scores.profile_seconds)).collect();
+        let (mut estimates, mut plans) = (vec![], vec![]);
+        for scores in databases {
+            estimates.extend(scores.estimates);
+            plans.extend(scores.plans);
+        }
+        let planning = |estimated: &Estimated| Some(estimated.predictions.get(RELATA)?.planning_us? as f64);
+        Self {
+            provenance: Provenance::collect(weights()),
+            profile_seconds,
+            median_planning_us: percentile(&sorted(estimates.iter().filter_map(planning).collect()), 50.0),
+            figures: figures(&estimates, &contenders),
+            p_errors: p_error::figures(&plans, &contenders),
+            contenders,
+            estimates,
+            plans,
+        }
     }
 
-    /// Runs as a task of its own, so that a panic is one query's error.
-    async fn estimate(&self, query: &CorpusQuery) -> Result<QueryEstimate> {
-        let (relata, context, sql) = (Arc::clone(&self.relata), self.context.clone(), query.sql.clone());
-        Ok(tokio::spawn(async move { relata.estimate_sql(&context, &sql).await }).await??)
+    /// Reads what [`Self::write`] wrote; the estimates and plans are empty where their files are missing.
+    ///
+    /// # Errors
+    /// When the folder holds no figures, or a file is damaged.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FIGURES);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let mut report: Self = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        if folder.join(ESTIMATES).is_file() {
+            report.estimates = crate::corpus::read_lines(&folder.join(ESTIMATES))?;
+        }
+        if folder.join(PLANS).is_file() {
+            report.plans = crate::corpus::read_lines(&folder.join(PLANS))?;
+        }
+        Ok(report)
+    }
+
+    /// Writes the figures, the estimates and the plans into a folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let path = folder.join(FIGURES);
+        std::fs::write(&path, serde_json::to_string(self)? + "\n").with_context(|| path.display().to_string())?;
+        write_lines(&folder.join(ESTIMATES), &self.estimates)?;
+        write_lines(&folder.join(PLANS), &self.plans)
     }
 }
 
-/// The hash of the weights that [`Relata::pretrained`] uses.
-fn weights() -> Option<String> {
+/// Writes JSON lines.
+fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
+    let write = || -> Result<()> {
+        let mut file = BufWriter::new(std::fs::File::create(path)?);
+        for line in lines {
+            serde_json::to_writer(&mut file, line)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(file.flush()?)
+    };
+    write().with_context(|| path.display().to_string())
+}
+
+/// The hash of the weights that [`relata::Relata::pretrained`] uses.
+pub fn weights() -> Option<String> {
     relata::ExpertStack::pretrained().ok()?.manifest().map(|manifest| manifest.sha256.clone())
 }
-
-fn write(report: &ScoreReport, folder: &Path, name: &str) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let save = |file: String, text: String| {
-        let path = folder.join(file);
-        std::fs::write(&path, text).with_context(|| path.display().to_string())
-    };
-    save(format!("{name}.json"), serde_json::to_string_pretty(report)? + "\n")?;
-    let lines = report.estimates.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-    save(format!("{name}.jsonl"), lines.join("\n") + "\n")?;
-    plot::draw(&report.estimates, &folder.join(format!("{name}.svg")))
-}
-
-#[cfg(test)]
-mod tests;
