@@ -1,7 +1,8 @@
-//! Labelled feature graphs on disk: one folder per database, two Arrow IPC files in it.
+//! Labelled feature graphs on disk: one folder per database, three Arrow IPC files in it.
 //!
-//! `tables.arrow` holds the [`TableInput`] of each table, `graphs.arrow` one row per labelled graph with list columns.
-//! Both carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout is refused.
+//! `tables.arrow` holds the [`TableInput`] of each table, `graphs.arrow` one row per labelled graph with list columns,
+//! `queries.arrow` what each graph is of. All carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout
+//! is refused.
 
 use std::fs::File;
 use std::path::Path;
@@ -30,6 +31,21 @@ pub struct LabelledGraph {
     pub relations: u32,
 }
 
+/// The query of a labelled graph with its exact answers; the models see none of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracedQuery {
+    /// The kind of the workload it belongs to.
+    pub kind: String,
+    /// The query.
+    pub sql: String,
+    /// Rows of the inner join of its relations.
+    pub joined: f64,
+    /// Rows of its result, or under an aggregate of everything the rows that are aggregated.
+    pub rows: f64,
+    /// The aggregate of everything, COUNT aside.
+    pub answer: Option<f64>,
+}
+
 /// The labelled graphs of one database.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DatabaseTrace {
@@ -39,10 +55,13 @@ pub struct DatabaseTrace {
     pub tables: Vec<TableInput>,
     /// The graphs.
     pub graphs: Vec<LabelledGraph>,
+    /// The query of each graph.
+    pub queries: Vec<TracedQuery>,
 }
 
 const TABLES: &str = "tables.arrow";
 const GRAPHS: &str = "graphs.arrow";
+const QUERIES: &str = "queries.arrow";
 
 impl DatabaseTrace {
     /// Writes the trace as a new folder; the folder appears only when it is complete.
@@ -58,6 +77,7 @@ impl DatabaseTrace {
         std::fs::create_dir_all(&partial).map_err(io)?;
         write_batch(&partial.join(TABLES), columns::tables(&self.tables)?)?;
         write_batch(&partial.join(GRAPHS), columns::graphs(&self.graphs)?)?;
+        write_batch(&partial.join(QUERIES), columns::queries(&self.queries)?)?;
         if folder.exists() {
             std::fs::remove_dir_all(folder).map_err(io)?;
         }
@@ -71,12 +91,15 @@ impl DatabaseTrace {
     pub fn read(folder: &Path) -> Result<Self> {
         let tables = folder.join(TABLES);
         let graphs = folder.join(GRAPHS);
+        let queries = folder.join(QUERIES);
         Ok(Self {
             name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             tables: columns::read_tables(&read_batch(&tables)?)
                 .ok_or_else(|| damaged(&tables, "unexpected columns"))?,
             graphs: columns::read_graphs(&read_batch(&graphs)?)
                 .ok_or_else(|| damaged(&graphs, "unexpected columns"))?,
+            queries: columns::read_queries(&read_batch(&queries)?)
+                .ok_or_else(|| damaged(&queries, "unexpected columns"))?,
         })
     }
 }

@@ -19,7 +19,7 @@ use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
-use relata_featurize::trace::{DatabaseTrace, LabelledGraph, read_all};
+use relata_featurize::trace::{DatabaseTrace, LabelledGraph, TracedQuery, read_all};
 
 struct Database {
     ctx: SessionContext,
@@ -235,6 +235,9 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
         name: "shop".into(),
         tables: inputs,
         graphs: vec![LabelledGraph { graph, labels, relations: 3 }; 3],
+        queries: [None, Some(2.5), None]
+            .map(|answer| TracedQuery { kind: "seed".into(), sql: "SELECT 1".into(), joined: 4.0, rows: 3.0, answer })
+            .into(),
     };
     let dir = tempfile::tempdir().unwrap();
     trace.write(&dir.path().join("shop")).unwrap();

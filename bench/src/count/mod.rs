@@ -8,10 +8,12 @@
 //!
 //! Counts are floats: exact up to 2^53, and good to sixteen digits above.
 
+mod aggregate;
 mod codes;
 mod filter;
 mod groups;
 mod join_tree;
+mod outer;
 mod subsets;
 #[cfg(test)]
 mod tests;
@@ -22,10 +24,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use hashbrown::HashMap;
 
+pub use aggregate::aggregate;
 pub use codes::KeyCodes;
 pub(crate) use codes::NULL as NULL_CODE;
 pub use filter::filter_mask;
 pub use groups::count_groups;
+pub use outer::count_outer;
 pub use subsets::connected_subsets;
 
 use codes::{Codes, NULL};

@@ -110,6 +110,10 @@ impl Column {
         self.values.data_type().is_floating()
     }
 
+    pub(crate) fn is_number(&self) -> bool {
+        self.values.data_type().is_numeric()
+    }
+
     /// Distinct values per value of the sample.
     pub(crate) fn distinct_share(&self) -> f64 {
         self.distinct.len() as f64 / self.ordered.len().max(1) as f64

@@ -101,8 +101,7 @@ impl<'a> FilterWriter<'a> {
                 }
             };
             if let Some(predicate) = predicate {
-                self.used.push(place);
-                self.written.push(predicate);
+                self.take(place, predicate);
                 return Some(match form {
                     Form::Plain => None,
                     Form::In => Some(Feature::In),
@@ -173,7 +172,23 @@ impl<'a> FilterWriter<'a> {
         Some(format!("({})", parts.join(" OR ")))
     }
 
-    fn name(&self, column: &Column) -> String {
+    /// Whether a column has values and no filter.
+    pub(crate) fn is_free(&self, place: usize) -> bool {
+        !self.used.contains(&place) && !self.table.columns[place].ordered.is_empty()
+    }
+
+    /// Adds a predicate on a column.
+    pub(crate) fn take(&mut self, place: usize, predicate: String) {
+        self.mark(place);
+        self.written.push(predicate);
+    }
+
+    /// Keeps other filters away from a column.
+    pub(crate) fn mark(&mut self, place: usize) {
+        self.used.push(place);
+    }
+
+    pub(crate) fn name(&self, column: &Column) -> String {
         format!("{}.{}", self.alias, crate::database::quote(&column.name))
     }
 }

@@ -7,8 +7,11 @@
 
 mod columns;
 mod correlation;
+mod expressions;
 mod filters;
 mod joins;
+mod output;
+mod statement;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +28,8 @@ use crate::database::{Database, quote};
 use columns::TableColumns;
 use filters::FilterWriter;
 use joins::{JoinWalker, JoinedTables};
+pub(crate) use statement::Statement;
+use statement::{LastJoin, Relation};
 
 /// Share of the queries that are built around a real row.
 const ANCHORED: f64 = 0.65;
@@ -39,6 +44,24 @@ pub enum Kind {
     Hard,
     /// GROUP BY of 1 to 3 columns over a query like `seed`.
     Group,
+    /// AVG, SUM, MIN, MAX or COUNT over a query like `seed`.
+    Aqp,
+    /// A query like `seed` whose filters compute: arithmetic, lengths, parts of dates.
+    Expression,
+    /// DISTINCT of 1 to 3 columns over a query like `seed`.
+    Distinct,
+    /// A query like `group` with a condition on the groups.
+    Having,
+    /// ORDER BY ... LIMIT over a query like `seed`.
+    Top,
+    /// Up to 3 joins, the last of them an outer, semi or anti join.
+    Outer,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
 }
 
 /// What makes a query hard.
@@ -64,10 +87,18 @@ pub enum Feature {
     /// A table that occurs twice.
     #[serde(rename = "self")]
     SelfJoin,
+    /// LEFT JOIN.
+    Left,
+    /// FULL JOIN.
+    Full,
+    /// EXISTS or IN over a subquery.
+    Semi,
+    /// NOT EXISTS.
+    Anti,
 }
 
 /// A query of a workload, with the keys of the corpus' `queries.jsonl`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Query {
     /// Unique in its workload.
     pub id: String,
@@ -83,6 +114,8 @@ pub struct Query {
     pub sql: String,
     /// What makes it hard.
     pub features: BTreeSet<Feature>,
+    #[serde(skip)]
+    pub(crate) statement: Statement,
 }
 
 /// Writes queries over one database. The same database and seed give the same queries.
@@ -114,10 +147,10 @@ impl<'a> Generator<'a> {
         Self { database, tables, aliases: aliases(database), walker: JoinWalker::new(database), random, written: 0 }
     }
 
-    /// Whether the database can give queries of a kind: hard ones need a foreign key.
+    /// Whether the database can give queries of a kind: those with joins need a foreign key.
     pub fn can_write(&self, kind: Kind) -> bool {
         let rows = self.tables.iter().any(|table| table.rows > 0 && !table.columns.is_empty());
-        rows && (kind != Kind::Hard || self.walker.can_join())
+        rows && (!matches!(kind, Kind::Hard | Kind::Outer) || self.walker.can_join())
     }
 
     /// The next query of a kind; `None` where the walk met a dead end, and the next call may succeed.
@@ -127,8 +160,11 @@ impl<'a> Generator<'a> {
         }
         let anchored = self.random.random_bool(ANCHORED);
         let (joins, many_to_many) = match kind {
-            Kind::Seed => (choose(&mut self.random, &[0.365, 0.34, 0.295]), 0.11),
-            Kind::Group => (choose(&mut self.random, &[0.29, 0.35, 0.36]), 0.05),
+            Kind::Seed | Kind::Aqp | Kind::Expression | Kind::Top => {
+                (choose(&mut self.random, &[0.365, 0.34, 0.295]), 0.11)
+            }
+            Kind::Group | Kind::Distinct | Kind::Having => (choose(&mut self.random, &[0.29, 0.35, 0.36]), 0.05),
+            Kind::Outer => (1 + choose(&mut self.random, &[0.45, 0.35, 0.2]), 0.08),
             Kind::Hard => (3 + choose(&mut self.random, &[0.365, 0.297, 0.198, 0.14]), 0.36),
         };
         let joins = if self.walker.can_join() { joins } else { 0 };
@@ -142,39 +178,56 @@ impl<'a> Generator<'a> {
         let aliases = self.query_aliases(walked);
         let mut features = join_features(walked);
         let filters = self.filters(kind, walked, &aliases, &mut features);
-        if filters.is_empty() {
+        let count = filters.iter().map(Vec::len).sum();
+        if count == 0 {
             return None;
         }
         if kind != Kind::Hard {
             features.retain(|feature| matches!(feature, Feature::M2n | Feature::SelfJoin | Feature::Composite));
         }
-        let groups = match kind {
-            Kind::Group => self.groups(walked, &aliases)?,
-            _ => vec![],
-        };
+        let (output, tail) = self.output(kind, walked, &aliases)?;
+        let last = if kind == Kind::Outer { self.last_join(walked) } else { LastJoin::Inner };
+        features.extend(last.feature());
         let explicit = self.random.random_bool(0.5);
-        let sql = self.sql(walked, &aliases, &filters, &groups, explicit);
+        let table = |place: usize| &self.database.tables[walked.relations[place].table];
+        let name = |place: usize, column: usize| {
+            format!("{}.{}", aliases[place], quote(table(place).batch.schema().field(column).name()))
+        };
+        let relations = aliases.iter().enumerate().zip(filters).map(|((place, alias), filters)| {
+            // Relation i + 1 is tied to an earlier one by join i.
+            let join = place.checked_sub(1).map(|join| &walked.joins[join]);
+            let keys =
+                join.iter().flat_map(|join| join.keys.iter().map(|&(l, r)| (name(join.left, l), name(place, r))));
+            Relation {
+                table: quote(&table(place).name),
+                alias: alias.clone(),
+                keys: keys.collect(),
+                joined_with: join.map(|join| join.left),
+                filters,
+            }
+        });
+        let statement = Statement { relations: relations.collect(), output, tail, last, explicit };
         self.written += 1;
-        let kind_name = format!("{kind:?}").to_lowercase();
         Some(Query {
-            id: format!("{}-{kind_name}-{:05}", self.database.name, self.written),
+            id: format!("{}-{kind}-{:05}", self.database.name, self.written),
             kind,
             joins: walked.joins.len(),
-            filters: filters.len(),
+            filters: count,
             tables: walked.relations.iter().map(|relation| self.database.tables[relation.table].name.clone()).collect(),
-            sql,
+            sql: statement.sql(),
             features,
+            statement,
         })
     }
 
-    /// The filters of all relations, in the order of the relations.
+    /// The filters of each relation, in the order of the relations.
     fn filters(
         &mut self,
         kind: Kind,
         walked: &JoinedTables,
         aliases: &[String],
         features: &mut BTreeSet<Feature>,
-    ) -> Vec<String> {
+    ) -> Vec<Vec<String>> {
         let random = &mut self.random;
         let mut writers: Vec<FilterWriter<'_>> = walked
             .relations
@@ -186,12 +239,15 @@ impl<'a> Generator<'a> {
             let wanted = 1 + choose(random, &[0.19, 0.31, 0.255, 0.15, 0.095]);
             for _ in 0..wanted {
                 let relation = random.random_range(0..writers.len());
+                if kind == Kind::Expression && writers[relation].expression(random) {
+                    continue;
+                }
                 if !writers[relation].plain(random) {
                     // All columns of a small table are taken.
                     let _ = writers.iter_mut().any(|writer| writer.plain(random));
                 }
             }
-            return writers.into_iter().flat_map(|writer| writer.written).collect();
+            return writers.into_iter().map(|writer| writer.written).collect();
         }
         let wanted = 2 + choose(random, &[0.176, 0.183, 0.199, 0.22, 0.206, 0.016]);
         let filtered = (1 + choose(random, &[0.105, 0.36, 0.37, 0.145, 0.02])).min(wanted).min(writers.len());
@@ -213,31 +269,7 @@ impl<'a> Generator<'a> {
             };
             features.extend(writers[relation].hard(random).flatten());
         }
-        writers.into_iter().flat_map(|writer| writer.written).collect()
-    }
-
-    /// One to three columns to group by, not all of them unique.
-    fn groups(&mut self, walked: &JoinedTables, aliases: &[String]) -> Option<Vec<String>> {
-        let random = &mut self.random;
-        let wanted = 1 + choose(random, &[0.355, 0.41, 0.235]);
-        let mut groups: Vec<String> = vec![];
-        for _ in 0..2 * wanted {
-            let place = random.random_range(0..walked.relations.len());
-            let columns = &self.tables[walked.relations[place].table].columns;
-            let weights: Vec<f64> = columns
-                .iter()
-                .map(|column| {
-                    let unique = if column.distinct_share() > 0.9 { 0.15 } else { 1.0 };
-                    if column.is_float() { 0.3 * unique } else { unique }
-                })
-                .collect();
-            let Some(column) = weighted(random, weights) else { continue };
-            let name = format!("{}.{}", aliases[place], quote(&columns[column].name));
-            if groups.len() < wanted && !groups.contains(&name) {
-                groups.push(name);
-            }
-        }
-        (!groups.is_empty()).then_some(groups)
+        writers.into_iter().map(|writer| writer.written).collect()
     }
 
     /// The alias of each relation: that of its table, numbered from the second occurrence on.
@@ -251,41 +283,6 @@ impl<'a> Generator<'a> {
             aliases.push(if count == 1 { alias.clone() } else { format!("{alias}{count}") });
         }
         aliases
-    }
-
-    fn sql(
-        &self,
-        walked: &JoinedTables,
-        aliases: &[String],
-        filters: &[String],
-        groups: &[String],
-        explicit: bool,
-    ) -> String {
-        let table = |place: usize| &self.database.tables[walked.relations[place].table];
-        let name = |place: usize, column: usize| {
-            format!("{}.{}", aliases[place], quote(table(place).batch.schema().field(column).name()))
-        };
-        let source = |place: usize| format!("{} AS {}", quote(&table(place).name), aliases[place]);
-        let condition = |join: &joins::Join| -> String {
-            let equal =
-                |&(left, right): &(usize, usize)| format!("{} = {}", name(join.left, left), name(join.right, right));
-            join.keys.iter().map(equal).collect::<Vec<_>>().join(" AND ")
-        };
-        let mut conditions: Vec<String> = vec![];
-        let mut from = source(0);
-        for join in &walked.joins {
-            if explicit {
-                from.push_str(&format!(" JOIN {} ON {}", source(join.right), condition(join)));
-            } else {
-                from.push_str(&format!(", {}", source(join.right)));
-                conditions.push(condition(join));
-            }
-        }
-        conditions.extend_from_slice(filters);
-        let groups = groups.join(", ");
-        let select = if groups.is_empty() { "COUNT(*)".to_owned() } else { format!("{groups}, COUNT(*)") };
-        let tail = if groups.is_empty() { String::new() } else { format!(" GROUP BY {groups}") };
-        format!("SELECT {select} FROM {from} WHERE {}{tail}", conditions.join(" AND "))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use datafusion::arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray,
 };
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
@@ -76,18 +77,21 @@ async fn queries_run_and_most_find_something() {
     let database = shop();
     let context = SessionContext::new();
     database.register(&context).unwrap();
-    for kind in [Kind::Seed, Kind::Hard, Kind::Group] {
+    for kind in Kind::value_variants().iter().copied() {
         let queries = workload(&database, kind, 40);
         let mut found = 0;
         for query in &queries {
             let batches = context.sql(&query.sql).await.expect(&query.sql).collect().await.expect(&query.sql);
             found += usize::from(match kind {
-                Kind::Group => batches.iter().any(|batch| batch.num_rows() > 0),
+                Kind::Group | Kind::Distinct | Kind::Having | Kind::Top => batches.iter().any(|b| b.num_rows() > 0),
+                Kind::Aqp => batches[0].column(0).is_valid(0),
                 _ => batches[0].column(0).as_primitive::<Int64Type>().value(0) > 0,
             });
             assert_eq!(query.tables.len(), query.joins + 1);
         }
-        assert!(found * 100 > 65 * queries.len(), "{kind:?}: {found} of {}", queries.len());
+        // Few groups meet a condition drawn at random.
+        let least = if kind == Kind::Having { 20 } else { 65 };
+        assert!(found * 100 > least * queries.len(), "{kind}: {found} of {}", queries.len());
     }
 }
 
@@ -114,6 +118,26 @@ fn workloads_have_their_shapes() {
     assert!(seed.iter().all(|query| query.joins <= 2 && (1..=5).contains(&query.filters)));
     assert!(seed.iter().any(|query| query.sql.contains(" JOIN ")) && seed.iter().any(|query| query.sql.contains(", ")));
     assert!(workload(&database, Kind::Group, 20).iter().all(|query| query.sql.contains(" GROUP BY ")));
+}
+
+#[test]
+fn the_last_join_is_written_in_every_form() {
+    let database = shop();
+    let queries = workload(&database, Kind::Outer, 200);
+    for (feature, text) in [
+        (Feature::Left, " LEFT JOIN "),
+        (Feature::Full, " FULL JOIN "),
+        (Feature::Semi, " IN (SELECT "),
+        (Feature::Semi, " EXISTS (SELECT 1 "),
+        (Feature::Anti, " NOT EXISTS (SELECT 1 "),
+    ] {
+        let found = queries.iter().filter(|query| query.features.contains(&feature) && query.sql.contains(text));
+        assert!(found.count() > 10, "{text}");
+    }
+    let expressions = workload(&database, Kind::Expression, 200);
+    for text in ["LENGTH(", "SUBSTR(", "UPPER(", "EXTRACT(YEAR", "EXTRACT(MONTH", "ABS(", " % ", " * ", " + ", " - "] {
+        assert!(expressions.iter().any(|query| query.sql.contains(text)), "{text}");
+    }
 }
 
 #[test]

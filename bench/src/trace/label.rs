@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use datafusion::common::{DFSchema, ToDFSchema};
+use datafusion::common::{DFSchema, JoinType, ToDFSchema};
 use datafusion::logical_expr::TableScan;
 use datafusion::prelude::SessionContext;
 use hashbrown::HashMap;
@@ -15,11 +15,12 @@ use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
-use relata_featurize::trace::{DatabaseTrace, LabelledGraph};
+use relata_featurize::trace::LabelledGraph;
 
-use crate::count::{Counter, Edge, KeyCodes, Relation, count_groups, filter_mask};
+use crate::count::{Counter, Edge, KeyCodes, Relation, aggregate, count_groups, count_outer, filter_mask};
 use crate::database::Database;
-use crate::planned::{Planned, labelling_context};
+use crate::planned::{OuterJoin, Planned, labelling_context};
+use crate::queries::{Kind, Query};
 
 /// Larger results are not labelled: nobody asks such queries, and those of the corpus have fewer rows as well.
 const MOST_ROWS: f64 = 1e9;
@@ -33,23 +34,34 @@ const MOST_EXECUTED_ROWS: f64 = 2e6;
 /// Share of the queries without a result that are kept: most would teach nothing but the value zero.
 const EMPTY_KEPT: f64 = 0.05;
 
+/// Aggregates of fewer rows are not asked for, as in the corpus.
+const FEWEST_AGGREGATED: f64 = 20.0;
+
 /// More sets than this are not listed; a query then has the labels of one join order only.
 const MOST_LISTED_SETS: usize = 4096;
 
 /// What became of a query.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Its graph and labels.
-    Labelled {
-        /// The feature graph with the labels of its nodes.
-        graph: LabelledGraph,
-        /// Rows of the join.
-        rows: f64,
-        /// Groups of the join, of a query with GROUP BY.
-        groups: Option<f64>,
-    },
+    /// Its labels.
+    Labelled(Box<LabelledQuery>),
     /// Nothing, and why.
     Skipped(Skip),
+}
+
+/// A query with exact counts.
+#[derive(Debug)]
+pub struct LabelledQuery {
+    /// The feature graph of its inner joins and groups with the labels of the nodes.
+    pub graph: LabelledGraph,
+    /// Rows of the inner join of all its relations.
+    pub joined: f64,
+    /// Rows of its result, or under an aggregate of everything the rows that are aggregated.
+    pub rows: f64,
+    /// The aggregate of everything, COUNT(*) aside; `None` without one, or where there is no value to aggregate.
+    pub answer: Option<f64>,
+    /// Rows of the inner joins of some of its relations, by their names in the query.
+    pub sub_joins: Vec<(Vec<String>, f64)>,
 }
 
 /// Why a query has no labels.
@@ -59,6 +71,8 @@ pub enum Skip {
     Empty,
     /// More rows than wanted.
     TooLarge,
+    /// Too few rows to aggregate.
+    TooSmall,
     /// The plan is no join of base tables, or a count is out of reach.
     Unsupported,
     /// DataFusion could not plan or evaluate it.
@@ -69,13 +83,15 @@ pub enum Skip {
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Skip; 5] = [Skip::Empty, Skip::TooLarge, Skip::Unsupported, Skip::Failed, Skip::DeadEnd];
+    pub const ALL: [Skip; 6] =
+        [Skip::Empty, Skip::TooLarge, Skip::TooSmall, Skip::Unsupported, Skip::Failed, Skip::DeadEnd];
 
     /// The reason in words.
     pub const fn name(self) -> &'static str {
         match self {
             Skip::Empty => "empty",
             Skip::TooLarge => "too large",
+            Skip::TooSmall => "too small",
             Skip::Unsupported => "unsupported",
             Skip::Failed => "failed",
             Skip::DeadEnd => "dead ends",
@@ -144,61 +160,80 @@ impl<'a> Labeller<'a> {
         })
     }
 
-    /// Plans a query, writes its feature graph and counts the sets of relations in it.
+    /// Plans a query, counts its result and the sets of relations in it, and writes its feature graph.
     ///
     /// # Errors
-    /// When DataFusion cannot plan the query or evaluate a filter.
-    pub async fn label(&mut self, sql: &str) -> Result<Outcome> {
-        let Some(planned) = Planned::new(&self.context, sql).await? else {
-            return Ok(Outcome::Skipped(Skip::Unsupported));
-        };
+    /// When DataFusion cannot plan or run the query or evaluate a filter.
+    pub async fn label(&mut self, query: &Query) -> Result<Outcome> {
+        let Some(planned) = Planned::new(&self.context, &query.sql).await? else { return skip(Skip::Unsupported) };
         let graph = &planned.graph;
         let (Some(relations), Some(edges)) = (self.relations(graph)?, edges(graph)) else {
-            return Ok(Outcome::Skipped(Skip::Unsupported));
+            return skip(Skip::Unsupported);
         };
+        let outer_rows = planned.outer.map(|outer| count_outer(&relations, &edges, &mut self.keys, &outer));
         let mut counter = Counter::new(&relations, &edges, &mut self.keys);
-        let Some(rows) = counter.count(graph.all().0) else { return Ok(Outcome::Skipped(Skip::Unsupported)) };
+        let Some(joined) = counter.count(graph.all().0) else { return skip(Skip::Unsupported) };
+        let Some(mut rows) = outer_rows.unwrap_or(Some(joined)) else { return skip(Skip::Unsupported) };
         // Large results get rarer long before the limit, as in the corpus.
-        if rows > MOST_ROWS || (rows > LARGE && !self.random.random_bool((LARGE / rows).sqrt())) {
-            return Ok(Outcome::Skipped(Skip::TooLarge));
+        let larger = joined.max(rows);
+        if larger > MOST_ROWS || (larger > LARGE && !self.random.random_bool((LARGE / larger).sqrt())) {
+            return skip(Skip::TooLarge);
         }
         if rows < 0.5 && !self.random.random_bool(EMPTY_KEPT) {
-            return Ok(Outcome::Skipped(Skip::Empty));
+            return skip(Skip::Empty);
         }
-        let groups = match &planned.groups {
-            None => None,
-            Some(columns) => {
-                let columns: Vec<(usize, usize)> = columns.iter().map(|group| (group.relation, group.column)).collect();
-                match count_groups(&mut counter, graph.all().0, &columns)? {
-                    Some(groups) => Some(groups),
-                    None if rows > MOST_EXECUTED_ROWS => return Ok(Outcome::Skipped(Skip::TooLarge)),
-                    None => {
-                        let batches = self.context.sql(sql).await?.collect().await?;
-                        Some(batches.iter().map(|batch| batch.num_rows() as f64).sum())
-                    }
+        if query.kind == Kind::Aqp && rows < FEWEST_AGGREGATED {
+            return skip(Skip::TooSmall);
+        }
+        let mut groups = None;
+        if let Some(columns) = &planned.groups {
+            let columns: Vec<(usize, usize)> = columns.iter().map(|group| (group.relation, group.column)).collect();
+            // A semi join keeps every group of the inner join; DISTINCT over a join becomes one.
+            let semi = |outer: OuterJoin| matches!(outer.join_type, JoinType::LeftSemi | JoinType::RightSemi);
+            let all_groups = planned.outer.is_none_or(semi) && !planned.having;
+            let counted = if all_groups { count_groups(&mut counter, graph.all().0, &columns)? } else { None };
+            rows = match counted {
+                Some(groups) => groups,
+                None if larger > MOST_EXECUTED_ROWS => return skip(Skip::TooLarge),
+                None => {
+                    let batches = self.context.sql(&query.sql).await?.collect().await?;
+                    batches.iter().map(|batch| batch.num_rows() as f64).sum()
                 }
-            }
+            };
+            groups = all_groups.then_some(rows);
+        }
+        let answer = match planned.aggregate {
+            Some(_) if planned.outer.is_some() => return skip(Skip::Unsupported),
+            Some(aggregation) => match aggregate(&mut counter, graph.all().0, aggregation)? {
+                None => return skip(Skip::TooSmall),
+                answer => answer,
+            },
+            None => None,
         };
+        rows = planned.limit.map_or(rows, |limit| rows.min(limit as f64));
         let sets = choose_sets(graph, self.most_sets, &mut self.random);
         let estimator = JoinEstimator::new(graph, &self.profiles);
         let Some(written) = query_graph(&estimator, &sets, planned.groups.as_deref(), &mut self.tables) else {
-            return Ok(Outcome::Skipped(Skip::Unsupported));
+            return skip(Skip::Unsupported);
         };
         let mut labels = vec![None; written.graph.nodes.len()];
+        let mut sub_joins = vec![];
         for (set, node) in &written.sets {
-            labels[*node as usize] = counter.count(set.0).map(log_rows);
+            let count = counter.count(set.0);
+            labels[*node as usize] = count.map(log_rows);
+            let names: Option<Vec<String>> = set.iter().map(|relation| name_of(&graph.relations[relation])).collect();
+            sub_joins.extend(names.zip(count));
         }
         if let (Some(node), Some(groups)) = (written.aggregate, groups) {
             labels[node as usize] = Some(log_rows(groups));
         }
         let graph = LabelledGraph { graph: written.graph, labels, relations: graph.relations.len() as u32 };
-        Ok(Outcome::Labelled { graph, rows, groups })
+        Ok(Outcome::Labelled(Box::new(LabelledQuery { graph, joined, rows, answer, sub_joins })))
     }
 
-    /// The trace of everything labelled so far.
-    pub fn into_trace(self, graphs: Vec<LabelledGraph>) -> DatabaseTrace {
-        let tables = self.tables.profiles.iter().map(|profile| TableInput::new(profile)).collect();
-        DatabaseTrace { name: self.database.name.clone(), tables, graphs }
+    /// The inputs of the data expert for the tables of everything labelled so far.
+    pub fn into_tables(self) -> Vec<TableInput> {
+        self.tables.profiles.iter().map(|profile| TableInput::new(profile)).collect()
     }
 
     /// The rows of each relation that pass its filters; `None` if a condition spans relations without being a key.
@@ -217,6 +252,16 @@ impl<'a> Labeller<'a> {
         }
         Ok(Some(relations))
     }
+}
+
+/// What a query calls a relation.
+fn name_of(relation: &relata_featurize::join_graph::Relation) -> Option<String> {
+    let (qualifier, _) = relation.plan.schema().iter().next()?;
+    Some(qualifier?.table().to_owned())
+}
+
+fn skip(reason: Skip) -> Result<Outcome> {
+    Ok(Outcome::Skipped(reason))
 }
 
 /// Every pair of equal columns; `None` if a key is no column.
@@ -264,64 +309,4 @@ fn choose_sets(graph: &JoinGraph, most: usize, random: &mut StdRng) -> Vec<Relat
 }
 
 #[cfg(test)]
-mod tests {
-    use relata_experts::prior::{PriorConfig, generate};
-    use relata_featurize::graph::NodeKind;
-
-    use super::*;
-    use crate::queries::{Generator, Kind};
-
-    #[tokio::test]
-    async fn labels_are_what_execution_says() {
-        use datafusion::arrow::array::AsArray;
-        use datafusion::arrow::datatypes::Int64Type;
-
-        let config = PriorConfig { tables: 3..=4, rows: 200..=2_000, ..PriorConfig::default() };
-        let database = Database::from_synthetic(&generate(&config, 11).unwrap()).unwrap();
-        let context = labelling_context();
-        database.register(&context).unwrap();
-        let mut generator = Generator::new(&database, 5);
-        let mut labeller = Labeller::new(&database, 5, 16).unwrap();
-        let mut labelled = 0;
-        for turn in 0..60 {
-            let kind = [Kind::Seed, Kind::Hard, Kind::Group][turn % 3];
-            let Some(query) = generator.query(kind) else { continue };
-            let Outcome::Labelled { graph, .. } = labeller.label(&query.sql).await.unwrap() else { continue };
-            assert!(graph.graph.is_valid());
-            assert_eq!(graph.relations as usize, query.tables.len());
-            let top = graph.labels.last().copied().flatten().unwrap();
-            if top > (1e5_f32).ln() {
-                continue;
-            }
-            let batches = context.sql(&query.sql).await.unwrap().collect().await.unwrap();
-            let rows = match kind {
-                Kind::Group => batches.iter().map(|batch| batch.num_rows()).sum::<usize>() as f64,
-                _ => batches[0].column(0).as_primitive::<Int64Type>().value(0) as f64,
-            };
-            assert!((top - log_rows(rows)).abs() < 1e-4, "{} has {rows} rows, not {}", query.sql, top.exp());
-            let kinds = [NodeKind::Filter, NodeKind::Join, NodeKind::Aggregate];
-            let estimated = graph.graph.nodes.iter().filter(|node| kinds.contains(&node.kind)).count();
-            assert_eq!(graph.labels.iter().flatten().count(), estimated);
-            labelled += 1;
-        }
-        assert!(labelled > 15, "{labelled}");
-    }
-
-    #[tokio::test]
-    async fn sets_are_bounded_and_decompose_into_one_another() {
-        let column = Arc::new(datafusion::arrow::array::Int64Array::from(vec![1]));
-        let batch = datafusion::arrow::array::RecordBatch::try_from_iter([("k", column as _)]).unwrap();
-        let context = labelling_context();
-        context.register_batch("t", batch).unwrap();
-        let from: Vec<String> = (0..9).map(|i| format!("t AS t{i}")).collect();
-        let equal: Vec<String> = (1..9).map(|i| format!("t0.k = t{i}.k")).collect();
-        let sql = format!("SELECT COUNT(*) FROM {} WHERE {}", from.join(", "), equal.join(" AND "));
-        let graph = Planned::new(&context, &sql).await.unwrap().unwrap().graph;
-        let sets = choose_sets(&graph, 40, &mut StdRng::seed_from_u64(1));
-        assert!(sets.len() <= 40 && sets.len() > 30 && sets.contains(&graph.all()));
-        for set in &sets {
-            let rest = set.minus(RelationSet::single(graph.last(*set)));
-            assert!(rest.len() == 1 || sets.contains(&rest));
-        }
-    }
-}
+mod tests;

@@ -15,11 +15,12 @@ use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::prior::{PriorConfig, generate};
 use relata_featurize::graph::LAYOUT_VERSION;
+use relata_featurize::trace::{DatabaseTrace, TracedQuery};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Role};
 use crate::queries::{Generator, Kind};
-pub use label::{Labeller, Outcome, Skip};
+pub use label::{LabelledQuery, Labeller, Outcome, Skip};
 
 /// File beside the traces that says how they were made.
 const MANIFEST: &str = "trace.json";
@@ -55,7 +56,7 @@ pub struct TraceOptions {
     #[arg(long, default_value_t = 500)]
     pub queries: usize,
     /// Kinds of queries, taken by turns
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["seed", "hard", "seed", "hard", "group"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = KINDS)]
     pub kinds: Vec<Kind>,
     /// Most sets of relations labelled per query
     #[arg(long, default_value_t = 32)]
@@ -65,8 +66,11 @@ pub struct TraceOptions {
     pub jobs: usize,
 }
 
+/// The turns of a training set: what the model estimates most, and some of everything that has inner joins in it.
+const KINDS: [&str; 10] = ["seed", "hard", "seed", "hard", "group", "seed", "hard", "expression", "outer", "distinct"];
+
 /// Version of the queries and labels that a seed stands for.
-const WORKLOAD_VERSION: u32 = 2;
+const WORKLOAD_VERSION: u32 = 3;
 
 /// What decides the content of a trace.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -200,43 +204,50 @@ fn trace_database(
     let mut generator = Generator::new(database, seed);
     let mut labeller = Labeller::new(database, seed, options.subplans)?;
     let kinds: Vec<Kind> = options.kinds.iter().copied().filter(|kind| generator.can_write(*kind)).collect();
-    let mut graphs = Vec::with_capacity(options.queries);
+    let mut trace = DatabaseTrace { name: database.name.clone(), ..DatabaseTrace::default() };
     let (mut turn, mut failures) = (0, 0);
     for _ in 0..ATTEMPTS * options.queries {
-        if graphs.len() == options.queries || kinds.is_empty() {
+        if trace.graphs.len() == options.queries || kinds.is_empty() {
             break;
         }
-        let outcome = match generator.query(kinds[turn % kinds.len()]) {
-            Some(query) => match runtime.block_on(labeller.label(&query.sql)) {
-                Ok(outcome) => outcome,
+        let mut skip = Skip::DeadEnd;
+        if let Some(query) = generator.query(kinds[turn % kinds.len()]) {
+            match runtime.block_on(labeller.label(&query)) {
+                Ok(Outcome::Labelled(labelled)) => {
+                    let LabelledQuery { graph, joined, rows, answer, .. } = *labelled;
+                    report.labels += graph.labels.iter().flatten().count();
+                    trace.graphs.push(graph);
+                    trace.queries.push(TracedQuery {
+                        kind: query.kind.to_string(),
+                        sql: query.sql,
+                        joined,
+                        rows,
+                        answer,
+                    });
+                    bar.inc(1);
+                    turn += 1;
+                    failures = 0;
+                    continue;
+                }
+                Ok(Outcome::Skipped(reason)) => skip = reason,
                 Err(error) => {
                     bar.println(format!("{}: {error:#}: {}", database.name, query.sql));
-                    Outcome::Skipped(Skip::Failed)
+                    skip = Skip::Failed;
                 }
-            },
-            None => Outcome::Skipped(Skip::DeadEnd),
-        };
-        match outcome {
-            Outcome::Labelled { graph, .. } => {
-                report.labels += graph.labels.iter().flatten().count();
-                graphs.push(graph);
-                bar.inc(1);
-                failures = 0;
-            }
-            Outcome::Skipped(skip) => {
-                *report.skipped.entry(skip).or_default() += 1;
-                failures += 1;
             }
         }
+        *report.skipped.entry(skip).or_default() += 1;
+        failures += 1;
         // Kinds keep their shares, unless the database has too few queries of one.
-        if failures == 0 || failures % PATIENCE == 0 {
+        if failures % PATIENCE == 0 {
             turn += 1;
         }
     }
-    bar.inc((options.queries - graphs.len()) as u64);
-    report.queries += graphs.len();
+    bar.inc((options.queries - trace.graphs.len()) as u64);
+    report.queries += trace.graphs.len();
     report.databases += 1;
-    labeller.into_trace(graphs).write(folder)?;
+    trace.tables = labeller.into_tables();
+    trace.write(folder)?;
     Ok(())
 }
 
@@ -290,7 +301,7 @@ impl TraceReport {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use relata_featurize::trace::{DatabaseTrace, read_all};
+    use relata_featurize::trace::read_all;
 
     use super::*;
 

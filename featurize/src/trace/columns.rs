@@ -1,14 +1,16 @@
-//! Tables and graphs as list columns of one record batch.
+//! Tables, graphs and queries as the columns of one record batch each.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, ListArray, PrimitiveArray, RecordBatch, UInt32Array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, ListArray, PrimitiveArray, RecordBatch, StringArray, UInt32Array,
+};
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::datatypes::{ArrowPrimitiveType, Field, Float32Type, UInt8Type, UInt32Type};
+use datafusion::arrow::datatypes::{ArrowPrimitiveType, Field, Float32Type, Float64Type, UInt8Type, UInt32Type};
 use datafusion::error::DataFusionError;
 use smallvec::SmallVec;
 
-use super::LabelledGraph;
+use super::{LabelledGraph, TracedQuery};
 use crate::Result;
 use crate::graph::{Edge, EmbeddingRef, FeatureGraph, Node, NodeKind};
 use crate::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
@@ -180,4 +182,33 @@ pub(super) fn read_graphs(batch: &RecordBatch) -> Option<Vec<LabelledGraph>> {
             })
         })
         .collect()
+}
+
+pub(super) fn queries(queries: &[TracedQuery]) -> Result<RecordBatch> {
+    let texts =
+        |text: fn(&TracedQuery) -> &str| Arc::new(StringArray::from_iter_values(queries.iter().map(text))) as ArrayRef;
+    let rows = |rows: fn(&TracedQuery) -> f64| Arc::new(Float64Array::from_iter_values(queries.iter().map(rows)));
+    let fields = vec![
+        ("kind", texts(|query| &query.kind), false),
+        ("sql", texts(|query| &query.sql), false),
+        ("joined", rows(|query| query.joined) as ArrayRef, false),
+        ("rows", rows(|query| query.rows), false),
+        ("answer", Arc::new(queries.iter().map(|query| query.answer).collect::<Float64Array>()), true),
+    ];
+    Ok(RecordBatch::try_from_iter_with_nullable(fields).map_err(DataFusionError::from)?)
+}
+
+pub(super) fn read_queries(batch: &RecordBatch) -> Option<Vec<TracedQuery>> {
+    let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>();
+    let numbers = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<Float64Type>();
+    let (kinds, statements) = (texts("kind")?, texts("sql")?);
+    let (joined, rows, answers) = (numbers("joined")?, numbers("rows")?, numbers("answer")?);
+    let query = |i: usize| TracedQuery {
+        kind: kinds.value(i).to_owned(),
+        sql: statements.value(i).to_owned(),
+        joined: joined.value(i),
+        rows: rows.value(i),
+        answer: answers.is_valid(i).then(|| answers.value(i)),
+    };
+    Some((0..batch.num_rows()).map(query).collect())
 }

@@ -1,5 +1,6 @@
 //! A whole plan: regions of inner joins, and the nodes above and between them.
 
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Distinct, Join};
 
 use super::{Estimate, Estimator, GroupColumn, JoinGraph, JoinType, LogicalPlan, Region, column_of};
@@ -33,7 +34,7 @@ pub(crate) fn rows(estimator: &Estimator<'_>, plan: &LogicalPlan) -> Estimate {
             groups(estimator, input, &columns.iter().map(Some).collect::<Vec<_>>())
         }
         LogicalPlan::Join(join) => {
-            let inner = LogicalPlan::Join(Join { join_type: JoinType::Inner, ..join.clone() });
+            let inner = inner_join(join);
             let matched =
                 if JoinGraph::is_transparent(&inner) { rows(estimator, &inner) } else { return unknown_join() };
             outer(join.join_type, matched, rows(estimator, &join.left), rows(estimator, &join.right))
@@ -70,8 +71,9 @@ fn groups(estimator: &Estimator<'_>, input: &LogicalPlan, columns: &[Option<&dat
         let [inner] = below.inputs()[..] else { break };
         below = inner;
     }
-    let rows_in = rows(estimator, input);
-    let sqrt = || rows_in.map(f64::sqrt);
+    let sqrt = || rows(estimator, input).map(f64::sqrt);
+    let inner = with_inner_joins(below);
+    let below = inner.as_ref().unwrap_or(below);
     if !is_region(below) && !JoinGraph::is_base_table(below) {
         return sqrt();
     }
@@ -85,6 +87,25 @@ fn groups(estimator: &Estimator<'_>, input: &LogicalPlan, columns: &[Option<&dat
         Some(columns) => Region::new(estimator, &graph).groups(graph.all(), &columns),
         None => sqrt(),
     }
+}
+
+/// A plan with inner joins for semi joins, which keeps every group of it: DataFusion makes semi joins of the joins below
+/// DISTINCT. `None` without semi joins.
+fn with_inner_joins(plan: &LogicalPlan) -> Option<LogicalPlan> {
+    let converted = plan.clone().transform_down(|node| {
+        Ok(match node {
+            LogicalPlan::Join(join) if matches!(join.join_type, JoinType::LeftSemi | JoinType::RightSemi) => {
+                Transformed::yes(inner_join(&join))
+            }
+            LogicalPlan::Join(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_) => Transformed::no(node),
+            leaf => Transformed::new(leaf, false, TreeNodeRecursion::Jump),
+        })
+    });
+    converted.ok().filter(|converted| converted.transformed).map(|converted| converted.data)
+}
+
+fn inner_join(join: &Join) -> LogicalPlan {
+    LogicalPlan::Join(Join { join_type: JoinType::Inner, ..join.clone() })
 }
 
 fn unknown_join() -> Estimate {
