@@ -1,7 +1,7 @@
-//! Labelled feature graphs on disk: one folder per database, three Arrow IPC files in it.
+//! Labelled feature graphs on disk: one folder per database, four Arrow IPC files in it.
 //!
 //! `tables.arrow` holds the [`TableInput`] of each table, `graphs.arrow` one row per labelled graph with list columns,
-//! `queries.arrow` what each graph is of. All carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout
+//! `queries.arrow` what each graph is of, `executions.arrow` how long some of the queries took. All carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout
 //! is refused.
 
 use std::fs::File;
@@ -19,6 +19,7 @@ use crate::relative::TableInput;
 use crate::{FeaturizeError, Result};
 
 mod columns;
+mod executions;
 
 /// A feature graph with the true cardinalities of its nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,40 @@ pub struct TracedQuery {
     pub answer: Option<f64>,
 }
 
+/// An executed physical plan with what was measured of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// Index of the query in the trace.
+    pub query: u32,
+    /// Partitions that DataFusion was to aim at, each on a thread of its own.
+    pub threads: u32,
+    /// Rows of a batch.
+    pub batch_size: u32,
+    /// The processor it ran on.
+    pub processor: String,
+    /// Time from SQL to physical plan, in microseconds, of every repetition.
+    pub planning_us: Vec<f32>,
+    /// Time from physical plan to the last row, in microseconds, of every repetition.
+    pub execution_us: Vec<f32>,
+    /// The nodes of the plan, parents first.
+    pub operators: Vec<ExecutedOperator>,
+}
+
+/// A node of an executed plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecutedOperator {
+    /// Index of the node it hands its rows to; `None` for the root.
+    pub parent: Option<u32>,
+    /// The node as DataFusion displays it, in one line that begins with its name.
+    pub display: String,
+    /// Rows it gave.
+    pub rows: Option<u64>,
+    /// Bytes of these rows.
+    pub bytes: Option<u64>,
+    /// Time it computed, in microseconds: the sum over its partitions, the median over the repetitions.
+    pub elapsed_us: Option<f32>,
+}
+
 /// The labelled graphs of one database.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DatabaseTrace {
@@ -57,11 +92,14 @@ pub struct DatabaseTrace {
     pub graphs: Vec<LabelledGraph>,
     /// The query of each graph.
     pub queries: Vec<TracedQuery>,
+    /// Executions of some of the queries.
+    pub executions: Vec<Execution>,
 }
 
 const TABLES: &str = "tables.arrow";
 const GRAPHS: &str = "graphs.arrow";
 const QUERIES: &str = "queries.arrow";
+const EXECUTIONS: &str = "executions.arrow";
 
 impl DatabaseTrace {
     /// Writes the trace as a new folder; the folder appears only when it is complete.
@@ -78,6 +116,7 @@ impl DatabaseTrace {
         write_batch(&partial.join(TABLES), columns::tables(&self.tables)?)?;
         write_batch(&partial.join(GRAPHS), columns::graphs(&self.graphs)?)?;
         write_batch(&partial.join(QUERIES), columns::queries(&self.queries)?)?;
+        write_batch(&partial.join(EXECUTIONS), executions::write(&self.executions)?)?;
         if folder.exists() {
             std::fs::remove_dir_all(folder).map_err(io)?;
         }
@@ -92,6 +131,7 @@ impl DatabaseTrace {
         let tables = folder.join(TABLES);
         let graphs = folder.join(GRAPHS);
         let queries = folder.join(QUERIES);
+        let executions = folder.join(EXECUTIONS);
         Ok(Self {
             name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             tables: columns::read_tables(&read_batch(&tables)?)
@@ -100,6 +140,8 @@ impl DatabaseTrace {
                 .ok_or_else(|| damaged(&graphs, "unexpected columns"))?,
             queries: columns::read_queries(&read_batch(&queries)?)
                 .ok_or_else(|| damaged(&queries, "unexpected columns"))?,
+            executions: executions::read(&read_batch(&executions)?)
+                .ok_or_else(|| damaged(&executions, "unexpected columns"))?,
         })
     }
 }

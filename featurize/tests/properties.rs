@@ -19,7 +19,7 @@ use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
-use relata_featurize::trace::{DatabaseTrace, LabelledGraph, TracedQuery, read_all};
+use relata_featurize::trace::{DatabaseTrace, ExecutedOperator, Execution, LabelledGraph, TracedQuery, read_all};
 
 struct Database {
     ctx: SessionContext,
@@ -238,6 +238,23 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
         queries: [None, Some(2.5), None]
             .map(|answer| TracedQuery { kind: "seed".into(), sql: "SELECT 1".into(), joined: 4.0, rows: 3.0, answer })
             .into(),
+        executions: vec![Execution {
+            query: 2,
+            threads: 1,
+            batch_size: 8192,
+            processor: "any".into(),
+            planning_us: vec![3.0, 4.0],
+            execution_us: vec![5.0, 6.5],
+            operators: [(None, Some(7), Some(1.5)), (Some(0), None, None)]
+                .map(|(parent, rows, elapsed_us)| ExecutedOperator {
+                    parent,
+                    display: "FilterExec: a > 3".into(),
+                    rows,
+                    bytes: rows,
+                    elapsed_us,
+                })
+                .into(),
+        }],
     };
     let dir = tempfile::tempdir().unwrap();
     trace.write(&dir.path().join("shop")).unwrap();

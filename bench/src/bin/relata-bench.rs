@@ -39,6 +39,9 @@ async fn main() -> Result<()> {
                 "{} databases traced, {} were complete; {} queries with {} labels in {:.1} s, {rate:.0} queries/s",
                 report.databases, report.complete, report.queries, report.labels, report.seconds
             );
+            if report.executions > 0 {
+                println!("{} executions measured", report.executions);
+            }
             let skipped: Vec<String> = Skip::ALL
                 .iter()
                 .filter_map(|skip| report.skipped.get(skip).map(|count| format!("{count} {}", skip.name())))

@@ -3,11 +3,12 @@
 //! One folder per database, written when it is complete: an interrupted run goes on where it stopped. Databases are
 //! worked on in parallel, each by one thread, and what is written depends on the options alone.
 
+mod execute;
 mod label;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -15,11 +16,12 @@ use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::prior::{PriorConfig, generate};
 use relata_featurize::graph::LAYOUT_VERSION;
-use relata_featurize::trace::{DatabaseTrace, TracedQuery};
+use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Role};
 use crate::queries::{Generator, Kind};
+pub use execute::{ExecuteOptions, Executor};
 pub use label::{LabelledQuery, Labeller, Outcome, Skip};
 
 /// File beside the traces that says how they were made.
@@ -64,6 +66,21 @@ pub struct TraceOptions {
     /// Databases worked on at a time
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
+    /// Queries per database that are executed as well, to measure how long they take; needs --jobs 1
+    #[arg(long, default_value_t = 0)]
+    pub execute: usize,
+    /// Repetitions of an execution
+    #[arg(long, default_value_t = 3)]
+    pub repeat: usize,
+    /// Numbers of threads to execute with
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    pub threads: Vec<usize>,
+    /// Rows of a batch to execute with
+    #[arg(long, value_delimiter = ',', default_values_t = [8192])]
+    pub batch_size: Vec<usize>,
+    /// Seconds after which an execution is given up
+    #[arg(long, default_value_t = 10.0)]
+    pub timeout: f64,
 }
 
 /// The turns of a training set: what the model estimates most, and some of everything that has inner joins in it.
@@ -84,6 +101,14 @@ struct Manifest {
     queries: usize,
     kinds: Vec<Kind>,
     subplans: usize,
+    #[serde(default)]
+    execute: usize,
+    #[serde(default)]
+    repeat: usize,
+    #[serde(default)]
+    threads: Vec<usize>,
+    #[serde(default)]
+    batch_size: Vec<usize>,
 }
 
 /// A database to trace.
@@ -104,6 +129,8 @@ pub struct TraceReport {
     pub queries: usize,
     /// Labels of sets of relations and groups.
     pub labels: usize,
+    /// Executions measured.
+    pub executions: usize,
     /// Queries without labels, by reason.
     pub skipped: HashMap<Skip, usize>,
     /// Time taken.
@@ -116,6 +143,13 @@ pub struct TraceReport {
 /// When a database is for measuring only, when the output holds traces of other options, or when a database cannot be
 /// read, queried or written.
 pub fn run(options: &TraceOptions) -> Result<TraceReport> {
+    ensure!(options.execute == 0 || options.jobs == 1, "--execute measures times: it needs --jobs 1");
+    ensure!(
+        options.repeat > 0 && options.threads.iter().chain(&options.batch_size).all(|&number| number > 0),
+        "--repeat, --threads and --batch-size must be at least 1"
+    );
+    let timeout = Duration::try_from_secs_f64(options.timeout).context("--timeout")?;
+    ensure!(!timeout.is_zero(), "--timeout must be above 0");
     ensure!(options.jobs > 0 && options.queries > 0 && !options.kinds.is_empty(), "nothing to do");
     for folder in &options.database {
         if Database::role_of_folder(folder)? == Role::Eval {
@@ -135,7 +169,7 @@ pub fn run(options: &TraceOptions) -> Result<TraceReport> {
     let start = Instant::now();
     let bar = ProgressBar::new((sources.len() * options.queries) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {per_sec}  {elapsed} (+{eta})  {msg}")?);
-    bar.enable_steady_tick(std::time::Duration::from_millis(500));
+    bar.enable_steady_tick(Duration::from_millis(500));
     let next = AtomicUsize::new(0);
     let work = || -> Result<TraceReport> {
         let mut report = TraceReport::default();
@@ -244,11 +278,41 @@ fn trace_database(
         }
     }
     bar.inc((options.queries - trace.graphs.len()) as u64);
+    if options.execute > 0 {
+        trace.executions = execute(options, database, &trace.queries, bar)?;
+        report.executions += trace.executions.len();
+    }
     report.queries += trace.graphs.len();
     report.databases += 1;
     trace.tables = labeller.into_tables();
     trace.write(folder)?;
     Ok(())
+}
+
+/// Executes the first queries, which are of every kind.
+fn execute(
+    options: &TraceOptions,
+    database: &Database,
+    queries: &[TracedQuery],
+    bar: &ProgressBar,
+) -> Result<Vec<Execution>> {
+    let folder = tempfile::tempdir()?;
+    let how = ExecuteOptions {
+        threads: options.threads.clone(),
+        batch_sizes: options.batch_size.clone(),
+        repeat: options.repeat,
+        timeout: Duration::from_secs_f64(options.timeout),
+    };
+    let executor = Executor::new(database, folder.path(), &how)?;
+    let mut executions = vec![];
+    for (index, query) in queries.iter().take(options.execute).enumerate() {
+        bar.set_message(format!("{}, execution {}", database.name, index + 1));
+        match executor.execute(index as u32, &query.sql) {
+            Ok(measured) => executions.extend(measured),
+            Err(error) => bar.println(format!("{}: {error:#}: {}", database.name, query.sql)),
+        }
+    }
+    Ok(executions)
 }
 
 /// Writes how the traces are made, or makes sure that those which are there were made in the same way.
@@ -262,6 +326,10 @@ fn check_manifest(options: &TraceOptions) -> Result<()> {
         queries: options.queries,
         kinds: options.kinds.clone(),
         subplans: options.subplans,
+        execute: options.execute,
+        repeat: options.repeat,
+        threads: options.threads.clone(),
+        batch_size: options.batch_size.clone(),
     };
     let path = options.output.join(MANIFEST);
     if path.exists() {
@@ -292,6 +360,7 @@ impl TraceReport {
         self.complete += other.complete;
         self.queries += other.queries;
         self.labels += other.labels;
+        self.executions += other.executions;
         for skip in Skip::ALL {
             *self.skipped.entry(skip).or_default() += other.skipped.get(&skip).copied().unwrap_or(0);
         }
@@ -334,6 +403,28 @@ mod tests {
         assert_eq!(DatabaseTrace::read(&one.path().join("prior_000002")).unwrap(), right[1]);
         let other = run(&options(one.path(), &["--synthetic", "3", "--seed", "9"]));
         assert!(other.unwrap_err().to_string().contains("other options"));
+    }
+
+    #[test]
+    fn executions_have_the_rows_of_their_queries() {
+        let output = tempfile::tempdir().unwrap();
+        let more = ["--synthetic", "1", "--jobs", "1", "--execute", "9", "--repeat", "2", "--kinds", "seed,group,top"];
+        let report = run(&options(output.path(), &more)).unwrap();
+        let trace = read_all(output.path()).unwrap().remove(0);
+        assert_eq!((report.executions, trace.executions.len()), (18, 18));
+        for execution in &trace.executions {
+            assert_eq!((execution.planning_us.len(), execution.execution_us.len()), (2, 2));
+            assert!(execution.execution_us.iter().all(|time| *time > 0.0));
+            let query = &trace.queries[execution.query as usize];
+            let root = &execution.operators[0];
+            assert!(root.parent.is_none() && execution.operators[1..].iter().all(|operator| operator.parent.is_some()));
+            let rows = if query.kind == "seed" { 1 } else { query.rows as u64 };
+            assert_eq!(root.rows, Some(rows), "{}", query.sql);
+            let scans = execution.operators.iter().filter(|operator| operator.display.starts_with("DataSourceExec"));
+            assert!(scans.clone().count() > 0 && scans.clone().all(|scan| scan.rows.is_some()), "{execution:?}");
+        }
+        let busy = run(&options(output.path(), &["--synthetic", "1", "--execute", "9"]));
+        assert!(busy.unwrap_err().to_string().contains("--jobs 1"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn database(graphs: usize, seed: u64) -> DatabaseTrace {
             LabelledGraph { graph, labels, relations: 1 + index as u32 % 4 }
         })
         .collect();
-    DatabaseTrace { name: format!("database-{seed}"), tables, graphs, queries: vec![] }
+    DatabaseTrace { name: format!("database-{seed}"), tables, graphs, queries: vec![], executions: vec![] }
 }
 
 const WHOLE: TableSample = TableSample { rows: 100, columns: 100, withheld: 0.0 };

@@ -16,23 +16,23 @@ use crate::graph::{Edge, EmbeddingRef, FeatureGraph, Node, NodeKind};
 use crate::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
 
 /// A list column, one list per row.
-struct Lists<T: ArrowPrimitiveType> {
+pub(super) struct Lists<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
     lengths: Vec<usize>,
 }
 
 impl<T: ArrowPrimitiveType> Lists<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { values: Vec::new(), lengths: Vec::new() }
     }
 
-    fn push(&mut self, values: impl IntoIterator<Item = T::Native>) {
+    pub(super) fn push(&mut self, values: impl IntoIterator<Item = T::Native>) {
         let before = self.values.len();
         self.values.extend(values);
         self.lengths.push(self.values.len() - before);
     }
 
-    fn finish(self) -> ArrayRef {
+    pub(super) fn finish(self) -> ArrayRef {
         let field = Arc::new(Field::new_list_field(T::DATA_TYPE, false));
         let values = PrimitiveArray::<T>::new(ScalarBuffer::from(self.values), None);
         Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(self.lengths), Arc::new(values), None))
@@ -40,16 +40,16 @@ impl<T: ArrowPrimitiveType> Lists<T> {
 }
 
 /// The lists of a column that [`Lists`] wrote.
-fn lists<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Option<Vec<Vec<T::Native>>> {
+pub(super) fn lists<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Option<Vec<Vec<T::Native>>> {
     let array = batch.column_by_name(name)?.as_list_opt::<i32>()?;
     array.iter().map(|list| Some(list?.as_primitive_opt::<T>()?.values().to_vec())).collect()
 }
 
-fn numbers(batch: &RecordBatch, name: &str) -> Option<Vec<u32>> {
+pub(super) fn numbers(batch: &RecordBatch, name: &str) -> Option<Vec<u32>> {
     Some(batch.column_by_name(name)?.as_primitive_opt::<UInt32Type>()?.values().to_vec())
 }
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns).map_err(DataFusionError::from)?)
 }
 
