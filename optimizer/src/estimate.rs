@@ -7,26 +7,23 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use hashbrown::HashMap;
 use relata_experts::ExpertStack;
-use relata_featurize::analytical::{JoinEstimator, Profiles, SetEstimate};
-use relata_featurize::graph::NodeKind;
-use relata_featurize::groups::{GroupColumn, estimate_groups};
-use relata_featurize::join_graph::{JoinGraph, RelationSet, column_of};
-use relata_featurize::logical::{Tables, aggregate_features, join_columns, join_features, log_rows, relation_graph};
+use relata_featurize::analytical::Profiles;
 use relata_featurize::profile::TableProfile;
 use relata_featurize::selectivity::{FilterEstimate, estimate_filters};
 
-use crate::counters::{Counters, count};
+use crate::counters::Counters;
 use crate::profiles::ProfileStore;
 
 mod region;
 mod tree;
 
 pub(crate) use region::Region;
+use region::{ExpertState, KnownRegion};
 pub use tree::PlanEstimate;
-pub(crate) use tree::{rows, tree};
+pub(crate) use tree::{PlanRows, rows, tree};
 
 /// Where an estimate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,19 +102,24 @@ impl Estimate {
 /// Filters of a profiled table, by the profile's address, and their estimate.
 type FilterCache = HashMap<(usize, Vec<Expr>), Arc<FilterEstimate>>;
 
-/// Estimates the plans of one query.
+/// Estimates the plans of one query: what they have in common is estimated once.
 #[derive(Debug)]
 pub(crate) struct Estimator<'a> {
     pub(crate) experts: Option<&'a ExpertStack>,
     pub(crate) profiles: &'a ProfileStore,
     pub(crate) counters: &'a Counters,
-    /// The filters that ran on a sample already, by the profile's address.
+    /// The filters that ran on a sample already.
     filters: Mutex<FilterCache>,
+    /// What the experts say of a table under its filters, by the address of the filters' estimate in `filters`.
+    filtered: Mutex<HashMap<usize, Option<ExpertState>>>,
+    /// The regions estimated so far.
+    regions: Mutex<Vec<KnownRegion>>,
 }
 
 impl<'a> Estimator<'a> {
     pub(crate) fn new(experts: Option<&'a ExpertStack>, profiles: &'a ProfileStore, counters: &'a Counters) -> Self {
-        Self { experts, profiles, counters, filters: Mutex::default() }
+        let (filters, filtered, regions) = Default::default();
+        Self { experts, profiles, counters, filters, filtered, regions }
     }
 }
 

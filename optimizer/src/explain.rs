@@ -6,15 +6,16 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::Result;
-use crate::estimate::{Estimator, rows};
+use crate::estimate::{Estimator, PlanRows};
 use crate::optimizer::default_rows;
 
 /// The plan as an indented tree; each line ends with relata's rows, their interval and origin, and DataFusion's rows.
 pub(crate) async fn render(estimator: &Estimator<'_>, state: &SessionState, plan: &LogicalPlan) -> Result<String> {
     let mut text = String::new();
+    let mut rows = PlanRows::new(estimator);
     let mut stack = vec![(plan, 0)];
     while let Some((node, depth)) = stack.pop() {
-        let estimate = rows(estimator, node);
+        let estimate = rows.of(node);
         let default = match default_rows(state, node).await {
             Some(rows) => number(rows),
             None => "unknown".into(),

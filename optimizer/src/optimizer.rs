@@ -21,6 +21,7 @@ use relata_featurize::profile::ProfileConfig;
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters};
 use crate::estimate::{Estimator, PlanEstimate};
+use crate::join_order::{CostModel, HashJoinCost};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{ProfileStore, TableReport, profiling_session};
 use crate::{RelataError, Result, estimate, explain};
@@ -37,6 +38,7 @@ pub struct Relata {
     pub(crate) profiles: Arc<ProfileStore>,
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) cost_model: Arc<dyn CostModel>,
 }
 
 /// The estimate of a query.
@@ -70,7 +72,15 @@ impl Relata {
             profiles: Arc::default(),
             config: RelataConfig::default(),
             counters: Arc::default(),
+            cost_model: Arc::new(HashJoinCost),
         }
+    }
+
+    /// Orders joins by this cost from now on, instead of by [`HashJoinCost`].
+    #[must_use]
+    pub fn with_cost_model(mut self, model: Arc<dyn CostModel>) -> Self {
+        self.cost_model = model;
+        self
     }
 
     /// Keeps profiles in `directory`; those made so far are forgotten.
@@ -197,7 +207,7 @@ impl Relata {
     pub async fn explain(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
         let state = ctx.state();
         let plan = optimized(&state, sql).await?;
-        let plan = crate::join_order::reorder(&self.estimator(), &self.config, plan)?;
+        let plan = crate::join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), plan)?;
         explain::render(&self.estimator(), &state, &plan).await
     }
 

@@ -33,6 +33,7 @@ use crate::config::RelataConfig;
 use crate::counters::count;
 use crate::optimizer::Relata;
 use crate::profiles::profiling_session;
+use crate::statistics::QueryRows;
 use crate::{join_order, statistics};
 
 /// Plans with relata, or as the wrapped planner would.
@@ -87,13 +88,21 @@ impl RelataQueryPlanner {
         }
     }
 
-    /// The plan with its joins reordered; as it was where anything goes wrong.
-    fn reorder(&self, config: &RelataConfig, plan: &LogicalPlan) -> LogicalPlan {
+    /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
+    fn order(&self, config: &RelataConfig, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
-        join_order::reorder(&estimator, config, plan.clone()).unwrap_or_else(|_| {
-            count(&self.relata.counters.failures);
+        let ordered = if config.join_reordering {
+            let model = self.relata.cost_model.as_ref();
+            join_order::reorder(&estimator, config, model, plan.clone()).unwrap_or_else(|_| {
+                count(&self.relata.counters.failures);
+                plan.clone()
+            })
+        } else {
             plan.clone()
-        })
+        };
+        let explained = matches!(ordered, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
+        let known = if config.statistics && !explained { QueryRows::new(&estimator, &ordered) } else { None };
+        (ordered, known)
     }
 }
 
@@ -108,13 +117,12 @@ impl QueryPlanner for RelataQueryPlanner {
         if config.lazy_profiling {
             self.profile(plan, session, Duration::from_millis(config.profile_budget_ms)).await;
         }
-        let ordered = if config.join_reordering { self.reorder(config, plan) } else { plan.clone() };
-        if !config.statistics || matches!(ordered, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-            return self.plan_inside(&ordered, session).await;
+        match self.order(config, plan) {
+            (ordered, Some(known)) => {
+                self.plan_inside(&ordered, &PlanningSession::new(session, known, &self.relata)).await
+            }
+            (ordered, None) => self.plan_inside(&ordered, session).await,
         }
-        let known = statistics::QueryRows::new(&self.relata.estimator(), &ordered);
-        let planning = PlanningSession::new(session, known, &self.relata);
-        self.plan_inside(&ordered, &planning).await
     }
 }
 
@@ -137,7 +145,7 @@ struct PlanningSession<'a> {
 }
 
 impl<'a> PlanningSession<'a> {
-    fn new(inner: &'a dyn Session, known: statistics::QueryRows, relata: &Relata) -> Self {
+    fn new(inner: &'a dyn Session, known: QueryRows, relata: &Relata) -> Self {
         let mut config = inner.config().clone();
         config.options_mut().optimizer.use_statistics_registry = true;
         let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));

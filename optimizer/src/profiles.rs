@@ -17,6 +17,8 @@ use datafusion::logical_expr::TableScan;
 use hashbrown::HashMap;
 use relata_experts::ExpertStack;
 use relata_experts::data::TableEmbedding;
+use relata_featurize::graph::NodeKind;
+use relata_featurize::logical::column_features;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
 
@@ -27,12 +29,30 @@ use crate::counters::{Counters, count};
 pub(crate) struct ProfiledTable {
     pub(crate) profile: Arc<TableProfile>,
     embedding: OnceLock<Option<TableEmbedding>>,
+    column_states: Vec<OnceLock<Option<Vec<f32>>>>,
 }
 
 impl ProfiledTable {
+    fn new(profile: TableProfile) -> Self {
+        let column_states = profile.columns.iter().map(|_| OnceLock::new()).collect();
+        Self { profile: Arc::new(profile), embedding: OnceLock::new(), column_states }
+    }
+
     /// The embedding, made at the first call; `None` when the data expert refuses the table.
     pub(crate) fn embedding(&self, experts: &ExpertStack) -> Option<&TableEmbedding> {
         self.embedding.get_or_init(|| experts.embed_table(&TableInput::new(&self.profile)).ok()).as_ref()
+    }
+
+    /// The logical expert's state of a column as a key, made at the first call; `None` when it refuses the column.
+    pub(crate) fn column_state(&self, experts: &ExpertStack, column: usize) -> Option<&[f32]> {
+        let make = || {
+            let mut state = vec![0.0; experts.width()];
+            let embedding = self.embedding(experts)?.column(column)?;
+            let features = column_features(&self.profile, column);
+            experts.step(NodeKind::Column, &features, Some(embedding), &[], &mut state).ok()?;
+            Some(state)
+        };
+        self.column_states.get(column)?.get_or_init(make).as_deref()
     }
 }
 
@@ -89,7 +109,7 @@ impl ProfileStore {
     }
 
     fn insert(&self, provider: &Arc<dyn TableProvider>, profile: TableProfile) {
-        let table = Arc::new(ProfiledTable { profile: Arc::new(profile), embedding: OnceLock::new() });
+        let table = Arc::new(ProfiledTable::new(profile));
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.provider.strong_count() > 0);
         entries.insert(address(provider), Entry { provider: Arc::downgrade(provider), table });

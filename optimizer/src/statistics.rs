@@ -13,19 +13,35 @@ use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::operator_statistics::{ExtendedStatistics, StatisticsProvider, StatisticsResult};
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
 use hashbrown::HashMap;
-use relata_featurize::join_graph::{JoinGraph, RelationSet};
+use relata_featurize::join_graph::RelationSet;
+use smallvec::SmallVec;
 
 use crate::counters::{Counters, count};
-use crate::estimate::{Estimator, Region, rows};
+use crate::estimate::{Estimator, PlanRows};
 
 /// A node, by the scans below it (bit by place from the left) and the aggregations above them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Place {
     scans: u128,
     aggregations: u32,
+}
+
+impl Place {
+    /// The place of a node over `inputs`, which is one aggregation further up if it aggregates.
+    fn over(inputs: &[Place], aggregates: bool) -> Self {
+        inputs.iter().fold(Self { scans: 0, aggregations: u32::from(aggregates) }, |all, one| Self {
+            scans: all.scans | one.scans,
+            aggregations: all.aggregations + one.aggregations,
+        })
+    }
+
+    fn scan(index: usize) -> Self {
+        Self { scans: 1u128.checked_shl(index as u32).unwrap_or(0), aggregations: 0 }
+    }
 }
 
 /// What relata knows of one query's nodes.
@@ -44,115 +60,45 @@ struct Scan {
 }
 
 impl QueryRows {
-    pub(crate) fn new(estimator: &Estimator<'_>, plan: &LogicalPlan) -> Self {
+    /// The rows of every node of a plan; `None` where the plan has more scans than a [`Place`] can hold, or nothing is known.
+    pub(crate) fn new(estimator: &Estimator<'_>, plan: &LogicalPlan) -> Option<Self> {
+        if scans(plan) > RelationSet::CAPACITY {
+            return None;
+        }
         let mut known = Self::default();
-        known.visit(estimator, plan, false);
-        known
+        known.visit(&mut PlanRows::new(estimator), plan);
+        (!known.rows.is_empty()).then_some(known)
     }
 
-    /// Records the rows of every node below `plan`; within a region the caller has done so for its joins.
-    fn visit(&mut self, estimator: &Estimator<'_>, plan: &LogicalPlan, in_region: bool) -> Place {
-        if let LogicalPlan::TableScan(scan) = plan {
-            let columns = scan.projected_schema.fields().iter().map(|f| f.name().clone()).collect();
-            let own = rows(estimator, plan);
-            self.scans.push(Scan { columns, rows: own.is_known().then_some(own.rows) });
-            let place = Place { scans: 1u128.checked_shl(self.scans.len() as u32 - 1).unwrap_or(0), aggregations: 0 };
-            self.record(place, own.is_known().then_some(own.rows));
-            return place;
-        }
-        let transparent = JoinGraph::is_transparent(plan);
-        let first = self.scans.len();
-        let mut leaves = Vec::new();
-        let place = if transparent && !in_region {
-            let place = self.visit_inputs(estimator, plan, true, &mut leaves);
-            self.region(estimator, plan, first);
-            place
-        } else {
-            self.visit_inputs(estimator, plan, transparent, &mut leaves)
+    fn visit<'p>(&mut self, rows: &mut PlanRows<'p, '_>, plan: &'p LogicalPlan) -> Place {
+        let own = rows.of(plan);
+        let own = own.is_known().then_some(own.rows);
+        let places: SmallVec<[Place; 2]> = plan.inputs().into_iter().map(|input| self.visit(rows, input)).collect();
+        let place = match plan {
+            LogicalPlan::TableScan(scan) => {
+                let columns = scan.projected_schema.fields().iter().map(|f| f.name().clone()).collect();
+                self.scans.push(Scan { columns, rows: own });
+                Place::scan(self.scans.len() - 1)
+            }
+            LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => Place::over(&places, true),
+            _ => Place::over(&places, false),
         };
-        let aggregates = matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_));
-        let place = Place { aggregations: place.aggregations + u32::from(aggregates), ..place };
-        if !transparent {
-            let own = rows(estimator, plan);
-            self.record(place, own.is_known().then_some(own.rows));
+        // A limit is at the place of its input, whose rows are those of every node there but for the limit.
+        let limits = match plan {
+            LogicalPlan::Limit(_) => true,
+            LogicalPlan::Sort(sort) => sort.fetch.is_some(),
+            _ => false,
+        };
+        if let Some(rows) = own.filter(|_| place.scans != 0 && !limits) {
+            self.rows.insert(place, rows);
         }
         place
     }
-
-    fn visit_inputs(
-        &mut self,
-        estimator: &Estimator<'_>,
-        plan: &LogicalPlan,
-        in_region: bool,
-        places: &mut Vec<Place>,
-    ) -> Place {
-        places.extend(plan.inputs().into_iter().map(|input| self.visit(estimator, input, in_region)));
-        places.iter().fold(Place { scans: 0, aggregations: 0 }, |all, one| Place {
-            scans: all.scans | one.scans,
-            aggregations: all.aggregations + one.aggregations,
-        })
-    }
-
-    /// Records the rows of every join of a region whose scans start at `first`.
-    fn region(&mut self, estimator: &Estimator<'_>, plan: &LogicalPlan, first: usize) {
-        let Some(graph) = JoinGraph::from_plan(plan) else { return };
-        let mut region = Region::new(estimator, &graph);
-        let mut of_position = vec![0; graph.relations.len()];
-        for (index, relation) in graph.relations.iter().enumerate() {
-            of_position[relation.position] = index;
-        }
-        let mut walk = Walk { of_position, position: 0, scan: first, found: Vec::new() };
-        walk.node(plan);
-        for (set, place) in walk.found {
-            let estimate = region.set(set);
-            self.record(place, estimate.is_known().then_some(estimate.rows));
-        }
-    }
-
-    fn record(&mut self, place: Place, rows: Option<f64>) {
-        if let Some(rows) = rows.filter(|_| place.scans != 0) {
-            self.rows.insert(place, rows);
-        }
-    }
 }
 
-/// Ties the nodes of a region to their places.
-struct Walk {
-    of_position: Vec<usize>,
-    position: usize,
-    scan: usize,
-    found: Vec<(RelationSet, Place)>,
-}
-
-impl Walk {
-    fn node(&mut self, plan: &LogicalPlan) -> (RelationSet, Place) {
-        let (set, place) = if JoinGraph::is_transparent(plan) {
-            let empty = (RelationSet::default(), Place { scans: 0, aggregations: 0 });
-            plan.inputs().into_iter().fold(empty, |(set, place), input| {
-                let (own_set, own) = self.node(input);
-                let aggregations = place.aggregations + own.aggregations;
-                (set.union(own_set), Place { scans: place.scans | own.scans, aggregations })
-            })
-        } else {
-            let relation = self.of_position.get(self.position).copied().unwrap_or(0);
-            self.position += 1;
-            (RelationSet::single(relation), self.leaf(plan))
-        };
-        self.found.push((set, place));
-        (set, place)
-    }
-
-    fn leaf(&mut self, plan: &LogicalPlan) -> Place {
-        if matches!(plan, LogicalPlan::TableScan(_)) {
-            self.scan += 1;
-            return Place { scans: 1u128.checked_shl(self.scan as u32 - 1).unwrap_or(0), aggregations: 0 };
-        }
-        let aggregates = matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_));
-        plan.inputs().into_iter().fold(Place { scans: 0, aggregations: u32::from(aggregates) }, |all, input| {
-            let own = self.leaf(input);
-            Place { scans: all.scans | own.scans, aggregations: all.aggregations + own.aggregations }
-        })
-    }
+fn scans(plan: &LogicalPlan) -> usize {
+    let own = usize::from(matches!(plan, LogicalPlan::TableScan(_)));
+    own + plan.inputs().into_iter().map(scans).sum::<usize>()
 }
 
 /// Which scan each leaf of the physical plan is; the plans are kept so that no address is used twice.
@@ -196,7 +142,7 @@ impl PhysicalOptimizerRule for IdentifyScans {
             schema.fields().len() == scan.columns.len() && scan.columns.iter().all(|name| names.next() == Some(name))
         };
         let all_same = found.len() == scans.len() && found.iter().zip(scans).all(|(leaf, scan)| same(leaf, scan));
-        if all_same && scans.len() <= RelationSet::CAPACITY {
+        if all_same {
             let _ = self.0.leaves.set(found);
         } else {
             count(&self.0.counters.unidentified);
@@ -217,30 +163,57 @@ impl PhysicalOptimizerRule for IdentifyScans {
 #[derive(Debug)]
 struct RelataStatistics(Arc<Shared>);
 
+/// What a node tells the one above it.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    place: Place,
+    /// The lowest limit among the nodes at this place.
+    limit: f64,
+}
+
+impl RelataStatistics {
+    /// Rows of a leaf; `None` where relata does not know it.
+    fn leaf(&self, plan: &dyn ExecutionPlan) -> Option<(f64, Known)> {
+        let address = std::ptr::from_ref(plan).cast::<()>();
+        let leaves = self.0.leaves.get()?;
+        let scan = leaves.iter().position(|leaf| Arc::as_ptr(leaf).cast::<()>() == address)?;
+        let known = Known { place: Place::scan(scan), limit: limit(plan, f64::INFINITY) };
+        Some((self.0.known.scans[scan].rows?.min(known.limit), known))
+    }
+
+    fn node(&self, plan: &dyn ExecutionPlan, inputs: &[ExtendedStatistics]) -> Option<(f64, Known)> {
+        let inputs: Option<SmallVec<[Known; 2]>> = inputs.iter().map(|i| i.get_extension::<Known>().copied()).collect();
+        let inputs = inputs?;
+        let aggregates = plan.downcast_ref::<AggregateExec>().is_some_and(|a| *a.mode() != AggregateMode::Partial);
+        let places: SmallVec<[Place; 2]> = inputs.iter().map(|input| input.place).collect();
+        let place = Place::over(&places, aggregates);
+        let rows = *self.0.known.rows.get(&place)?;
+        let below = match inputs[..] {
+            [input] if input.place == place => input.limit,
+            _ => f64::INFINITY,
+        };
+        let limit = limit(plan, below);
+        Some((rows.min(limit), Known { place, limit }))
+    }
+}
+
+/// The most rows of a node whose input has at most `below`.
+fn limit(plan: &dyn ExecutionPlan, below: f64) -> f64 {
+    let skip = plan.downcast_ref::<GlobalLimitExec>().map_or(0, GlobalLimitExec::skip);
+    (below - skip as f64).max(0.0).min(plan.fetch().map_or(f64::INFINITY, |fetch| fetch as f64))
+}
+
 impl StatisticsProvider for RelataStatistics {
     fn compute_statistics(&self, plan: &dyn ExecutionPlan, inputs: &[ExtendedStatistics]) -> Result<StatisticsResult> {
-        let Some(leaves) = self.0.leaves.get() else { return Ok(StatisticsResult::Delegate) };
-        if inputs.is_empty() {
-            let address = std::ptr::from_ref(plan).cast::<()>();
-            let Some(scan) = leaves.iter().position(|leaf| Arc::as_ptr(leaf).cast::<()>() == address) else {
-                return Ok(StatisticsResult::Delegate);
-            };
-            let rows = self.0.known.scans[scan].rows;
-            return Ok(rows.map_or(StatisticsResult::Delegate, |rows| {
-                computed(plan, rows, Place { scans: 1 << scan, aggregations: 0 })
-            }));
+        if self.0.leaves.get().is_none() {
+            return Ok(StatisticsResult::Delegate);
         }
-        let places: Option<Vec<Place>> = inputs.iter().map(|input| input.get_extension::<Place>().copied()).collect();
-        let known = places.and_then(|places| {
-            let final_aggregate =
-                plan.downcast_ref::<AggregateExec>().is_some_and(|a| *a.mode() != AggregateMode::Partial);
-            let place = places.iter().fold(Place { scans: 0, aggregations: u32::from(final_aggregate) }, |all, one| {
-                Place { scans: all.scans | one.scans, aggregations: all.aggregations + one.aggregations }
-            });
-            Some((place, *self.0.known.rows.get(&place)?))
-        });
-        if let Some((place, rows)) = known {
-            return Ok(computed(plan, rows, place));
+        let known = if inputs.is_empty() { self.leaf(plan) } else { self.node(plan, inputs) };
+        if let Some((rows, known)) = known {
+            return Ok(computed(plan, rows, known));
+        }
+        if inputs.is_empty() {
+            return Ok(StatisticsResult::Delegate);
         }
         let inputs: Vec<Arc<Statistics>> = inputs.iter().map(|input| Arc::clone(input.base_arc())).collect();
         let statistics = plan.statistics_from_inputs(&inputs, &StatisticsArgs::new())?;
@@ -251,7 +224,7 @@ impl StatisticsProvider for RelataStatistics {
 /// Bytes assumed of a value of variable length.
 const VARIABLE_BYTES: usize = 24;
 
-fn computed(plan: &dyn ExecutionPlan, rows: f64, place: Place) -> StatisticsResult {
+fn computed(plan: &dyn ExecutionPlan, rows: f64, known: Known) -> StatisticsResult {
     let schema = plan.schema();
     let width: usize = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(VARIABLE_BYTES)).sum();
     let rows = rows.clamp(0.0, 1e15).round() as usize;
@@ -260,6 +233,9 @@ fn computed(plan: &dyn ExecutionPlan, rows: f64, place: Place) -> StatisticsResu
         total_byte_size: Precision::Inexact(rows.saturating_mul(width)),
         column_statistics: vec![ColumnStatistics::new_unknown(); schema.fields().len()],
     });
-    statistics.set_extension(place);
+    statistics.set_extension(known);
     StatisticsResult::Computed(statistics)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,45 +1,100 @@
 //! One region of inner joins: the estimate of any set of its relations.
 
-use super::{
-    Arc, Counters, Estimate, Estimator, ExpertStack, GroupColumn, HashMap, JoinEstimator, JoinGraph, NodeKind, Origin,
-    RelationSet, SetEstimate, Tables, aggregate_features, count, estimate_groups, join_columns, join_features,
-    log_rows, relation_graph,
-};
-use crate::profiles::ProfiledTable;
-use relata_experts::heads::CardinalityQuantiles;
+use std::sync::{Arc, PoisonError};
 
-/// A set's analytical estimate, the expert's state of it, and what comes out.
-#[derive(Debug, Clone)]
+use hashbrown::HashMap;
+use relata_experts::ExpertStack;
+use relata_experts::heads::CardinalityQuantiles;
+use relata_featurize::analytical::{JoinEstimator, SetEstimate};
+use relata_featurize::graph::NodeKind;
+use relata_featurize::groups::{GroupColumn, estimate_groups};
+use relata_featurize::join_graph::{JoinGraph, Relation, RelationSet};
+use relata_featurize::logical::{Tables, aggregate_features, join_columns, join_features, log_rows, relation_graph};
+
+use super::{Estimate, Estimator, Origin};
+use crate::counters::count;
+use crate::profiles::ProfiledTable;
+
+/// Relations beyond which a region is estimated without the experts: its sets are many, and no training query is as large.
+const LARGE_REGION: usize = 20;
+
+/// The largest correction of the analytical estimate that is believed, in ln space.
+const LARGEST_CORRECTION: f64 = 14.0;
+
+/// The experts' state of a node and what they read from it.
+pub(super) type ExpertState = (Vec<f32>, CardinalityQuantiles);
+
+/// A set's analytical estimate, the experts' state of it, and what comes out.
+#[derive(Debug)]
 struct SetState {
     analytical: SetEstimate,
-    state: Option<Vec<f32>>,
+    state: Option<ExpertState>,
     estimate: Estimate,
+}
+
+/// The sets of a region that are estimated.
+type Sets = HashMap<RelationSet, Arc<SetState>>;
+
+/// A region that was estimated before.
+#[derive(Debug)]
+pub(super) struct KnownRegion {
+    graph: Arc<JoinGraph>,
+    sets: Sets,
+}
+
+impl KnownRegion {
+    /// Whether a set of `graph` has the same rows as the one of this graph. An order of its joins does not matter to a graph.
+    fn is(&self, graph: &JoinGraph) -> bool {
+        fn same(one: &Relation, other: &Relation) -> bool {
+            match (&one.scan, &other.scan) {
+                (Some(a), Some(b)) => Arc::ptr_eq(&a.source, &b.source) && one.table_filters == other.table_filters,
+                (None, None) => one.plan == other.plan && one.filters == other.filters,
+                _ => false,
+            }
+        }
+        fn all<T>(one: &[T], other: &[T], same: impl Fn(&T, &T) -> bool) -> bool {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        all(&self.graph.classes, &graph.classes, |one, other| one.members == other.members)
+            && all(&self.graph.residuals, &graph.residuals, |a, b| a.relations == b.relations && a.expr == b.expr)
+            && all(&self.graph.relations, &graph.relations, same)
+    }
 }
 
 /// The estimates of one join graph, each made once.
 #[derive(Debug)]
 pub(crate) struct Region<'a> {
     pub(crate) estimator: JoinEstimator<'a>,
+    owner: &'a Estimator<'a>,
     experts: Option<&'a ExpertStack>,
-    counters: &'a Counters,
     tables: Vec<Option<Arc<ProfiledTable>>>,
-    sets: HashMap<RelationSet, SetState>,
-    columns: HashMap<(usize, usize), Vec<f32>>,
+    sets: Sets,
 }
 
-/// The largest correction of the analytical estimate that is believed, in ln space.
-const LARGEST_CORRECTION: f64 = 14.0;
+impl Estimator<'_> {
+    /// Reads from the estimates of a graph; what was asked about it before is known.
+    pub(crate) fn region<T>(&self, graph: &Arc<JoinGraph>, read: impl FnOnce(&mut Region<'_>) -> T) -> T {
+        let regions = || self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = {
+            let mut regions = regions();
+            regions.iter().position(|known| known.is(graph)).map(|index| regions.swap_remove(index))
+        };
+        let mut region = Region::new(self, graph, known.map(|known| known.sets).unwrap_or_default());
+        let answer = read(&mut region);
+        let sets = region.sets;
+        regions().push(KnownRegion { graph: Arc::clone(graph), sets });
+        answer
+    }
+}
 
 impl<'a> Region<'a> {
-    pub(crate) fn new(estimator: &Estimator<'a>, graph: &'a JoinGraph) -> Self {
-        let tables = graph.relations.iter().map(|r| estimator.profiles.of_scan(r.scan.as_ref()?)).collect();
+    fn new(owner: &'a Estimator<'a>, graph: &'a JoinGraph, sets: Sets) -> Self {
         Self {
-            estimator: JoinEstimator::new(graph, estimator),
-            experts: estimator.experts,
-            counters: estimator.counters,
-            tables,
-            sets: HashMap::new(),
-            columns: HashMap::new(),
+            estimator: JoinEstimator::new(graph, owner),
+            owner,
+            experts: owner.experts.filter(|_| graph.relations.len() <= LARGE_REGION),
+            tables: graph.relations.iter().map(|r| owner.profiles.of_scan(r.scan.as_ref()?)).collect(),
+            sets,
         }
     }
 
@@ -48,12 +103,13 @@ impl<'a> Region<'a> {
         self.visit(set).estimate
     }
 
-    fn visit(&mut self, set: RelationSet) -> SetState {
+    fn visit(&mut self, set: RelationSet) -> Arc<SetState> {
         if let Some(known) = self.sets.get(&set) {
-            return known.clone();
+            return Arc::clone(known);
         }
         let made = if set.len() <= 1 { self.relation(set.iter().next().unwrap_or(0)) } else { self.join(set) };
-        self.sets.insert(set, made.clone());
+        let made = Arc::new(made);
+        self.sets.insert(set, Arc::clone(&made));
         made
     }
 
@@ -64,23 +120,31 @@ impl<'a> Region<'a> {
         if known.base_rows.is_none() {
             return SetState { analytical, state: None, estimate: Estimate::fallback("no profile") };
         }
-        let read = || {
-            let mut tables = Tables::default();
-            let graph = relation_graph(&self.estimator, relation, &mut tables)?;
-            let embedding = self.tables[relation].as_ref()?.embedding(self.experts?)?.clone();
-            let plan = self.experts?.forward(&graph, &[embedding]);
-            let plan = plan.map_err(|_| count(&self.counters.expert_failures)).ok()?;
-            let last = graph.nodes.len() - 1;
-            Some((plan.states.row(last).to_vec(), plan.cardinalities[last]?))
-        };
-        let read = self.experts.and_then(|_| read());
-        let exact = known.filter.as_ref().is_some_and(|filter| filter.exact);
+        let state = self.filtered(relation);
+        let exact = known.filter.as_ref().is_some_and(|filter| filter.exact || filter.predicates.is_empty());
         let estimate = if exact {
             Estimate::exact(analytical.rows)
         } else {
-            corrected(analytical.rows, analytical.bound, read.as_ref().map(|r| r.1))
+            corrected(analytical.rows, analytical.bound, state.as_ref().map(|(_, quantiles)| *quantiles))
         };
-        SetState { analytical, state: read.map(|r| r.0), estimate }
+        SetState { analytical, state, estimate }
+    }
+
+    /// What the experts say of a base table under its filters.
+    fn filtered(&self, relation: usize) -> Option<ExpertState> {
+        let experts = self.experts?;
+        let filter = Arc::as_ptr(self.estimator.relations[relation].filter.as_ref()?) as usize;
+        let read = || {
+            let mut tables = Tables::default();
+            let graph = relation_graph(&self.estimator, relation, &mut tables)?;
+            let embedding = self.tables[relation].as_ref()?.embedding(experts)?.clone();
+            let plan = experts.forward(&graph, &[embedding]);
+            let plan = plan.map_err(|_| count(&self.owner.counters.expert_failures)).ok()?;
+            let last = graph.nodes.len() - 1;
+            Some((plan.states.row(last).to_vec(), plan.cardinalities[last]?))
+        };
+        let mut known = self.owner.filtered.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(filter).or_insert_with(read).clone()
     }
 
     /// A set by its canonical decomposition: the rest, one more relation, and one step of message passing.
@@ -94,13 +158,13 @@ impl<'a> Region<'a> {
         if !known {
             return SetState { analytical, state: None, estimate: Estimate::fallback("no profile") };
         }
-        let features = join_features(&self.estimator, rest, &left.analytical, relation, &analytical, &keys);
-        let read = left.state.as_deref().zip(right.state.as_deref()).and_then(|(left, right)| {
+        let state = left.state.as_ref().zip(right.state.as_ref()).and_then(|((left_state, _), (right_state, _))| {
+            let features = join_features(&self.estimator, rest, &left.analytical, relation, &analytical, &keys);
             let columns = self.sum_of_columns(&join_columns(&self.estimator, rest, relation))?;
-            self.step(NodeKind::Join, &features, &[left, right, &columns], set.len() - 1)
+            self.step(NodeKind::Join, &features, &[left_state, right_state, &columns], set.len() - 1)
         });
-        let estimate = corrected(analytical.rows, analytical.bound, read.as_ref().map(|r| r.1));
-        SetState { analytical, state: read.map(|r| r.0), estimate }
+        let quantiles = state.as_ref().map(|(_, quantiles)| *quantiles);
+        SetState { analytical, estimate: corrected(analytical.rows, analytical.bound, quantiles), state }
     }
 
     /// Groups among the rows of `set`.
@@ -111,44 +175,30 @@ impl<'a> Region<'a> {
         }
         let rows = input.analytical.rows;
         let groups = estimate_groups(&self.estimator, rows, columns);
-        let read = input.state.as_deref().and_then(|state| {
+        let read = input.state.as_ref().and_then(|(state, _)| {
             let pairs: Vec<(usize, usize)> = columns.iter().map(|c| (c.relation, c.column)).collect();
             let columns = self.sum_of_columns(&pairs)?;
             let features = aggregate_features(rows, &groups, pairs.len());
             self.step(NodeKind::Aggregate, &features, &[state, &columns], set.len() - 1)
         });
-        corrected(groups.rows, groups.bound, read.map(|r| r.1))
+        corrected(groups.rows, groups.bound, read.map(|(_, quantiles)| quantiles))
     }
 
-    fn step(
-        &self,
-        kind: NodeKind,
-        features: &[f32],
-        roles: &[&[f32]],
-        joins: usize,
-    ) -> Option<(Vec<f32>, CardinalityQuantiles)> {
+    fn step(&self, kind: NodeKind, features: &[f32], roles: &[&[f32]], joins: usize) -> Option<ExpertState> {
         let experts = self.experts?;
         let mut state = vec![0.0; experts.width()];
         let made = experts.step(kind, features, None, roles, &mut state);
         let read = made.and_then(|()| experts.cardinality(&state, joins));
-        let quantiles = read.map_err(|_| count(&self.counters.expert_failures)).ok()?;
+        let quantiles = read.map_err(|_| count(&self.owner.counters.expert_failures)).ok()?;
         Some((state, quantiles))
     }
 
     /// Sum of the states of columns, given as relation and column of its table.
-    fn sum_of_columns(&mut self, columns: &[(usize, usize)]) -> Option<Vec<f32>> {
+    fn sum_of_columns(&self, columns: &[(usize, usize)]) -> Option<Vec<f32>> {
         let experts = self.experts?;
         let mut sum = vec![0.0; experts.width()];
-        for &key in columns {
-            if !self.columns.contains_key(&key) {
-                let table = self.tables[key.0].as_ref()?;
-                let features = relata_featurize::logical::column_features(&table.profile, key.1);
-                let mut state = vec![0.0; experts.width()];
-                let embedding = table.embedding(experts)?.column(key.1)?;
-                experts.step(NodeKind::Column, &features, Some(embedding), &[], &mut state).ok()?;
-                self.columns.insert(key, state);
-            }
-            let state = self.columns.get(&key)?;
+        for &(relation, column) in columns {
+            let state = self.tables[relation].as_ref()?.column_state(experts, column)?;
             sum.iter_mut().zip(state).for_each(|(sum, value)| *sum += value);
         }
         Some(sum)

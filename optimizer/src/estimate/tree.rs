@@ -1,9 +1,16 @@
 //! A whole plan: regions of inner joins, and the nodes above and between them.
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Distinct, Join};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use super::{Estimate, Estimator, GroupColumn, JoinGraph, JoinType, LogicalPlan, Region, column_of};
+use datafusion::common::Column;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Distinct, Join, JoinType, LogicalPlan, TableScan};
+use hashbrown::HashMap;
+use relata_featurize::groups::GroupColumn;
+use relata_featurize::join_graph::{JoinGraph, RelationSet, column_of};
+
+use super::{Estimate, Estimator};
 
 /// The estimate of a plan's root and, below it, of its inputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,37 +25,172 @@ pub struct PlanEstimate {
 
 /// Rows of the root of a plan.
 pub(crate) fn rows(estimator: &Estimator<'_>, plan: &LogicalPlan) -> Estimate {
-    let inputs = || plan.inputs().into_iter().map(|input| rows(estimator, input)).collect::<Vec<_>>();
-    match plan {
-        _ if is_region(plan) => match JoinGraph::from_plan(plan) {
-            Some(graph) => Region::new(estimator, &graph).set(graph.all()),
-            None => Estimate::fallback("too many relations"),
-        },
-        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Estimate::exact(1.0),
-        LogicalPlan::Aggregate(aggregate) => {
-            let columns: Vec<_> = aggregate.group_expr.iter().map(column_of).collect();
-            groups(estimator, &aggregate.input, &columns)
-        }
-        LogicalPlan::Distinct(Distinct::All(input)) => {
-            let columns = input.schema().columns();
-            groups(estimator, input, &columns.iter().map(Some).collect::<Vec<_>>())
-        }
-        LogicalPlan::Join(join) => {
-            let inner = inner_join(join);
-            let matched =
-                if JoinGraph::is_transparent(&inner) { rows(estimator, &inner) } else { return unknown_join() };
-            outer(join.join_type, matched, rows(estimator, &join.left), rows(estimator, &join.right))
-        }
-        _ => combine(plan, &inputs()),
-    }
+    PlanRows::new(estimator).of(plan)
 }
 
 /// The estimates of every node of a plan.
 pub(crate) fn tree(estimator: &Estimator<'_>, plan: &LogicalPlan) -> PlanEstimate {
-    PlanEstimate {
-        node: plan.display().to_string(),
-        estimate: rows(estimator, plan),
-        inputs: plan.inputs().into_iter().map(|input| tree(estimator, input)).collect(),
+    fn node<'p>(rows: &mut PlanRows<'p, '_>, plan: &'p LogicalPlan) -> PlanEstimate {
+        PlanEstimate {
+            node: plan.display().to_string(),
+            estimate: rows.of(plan),
+            inputs: plan.inputs().into_iter().map(|input| node(rows, input)).collect(),
+        }
+    }
+    node(&mut PlanRows::new(estimator), plan)
+}
+
+/// Rows of the nodes of one plan. Asked from the root downwards, it builds the graph of each region once: the root of a
+/// region brings the rows of every join within.
+#[derive(Debug)]
+pub(crate) struct PlanRows<'p, 'e> {
+    estimator: &'e Estimator<'e>,
+    /// By the address of the node; no other node has it while the plan is borrowed.
+    known: HashMap<usize, Estimate>,
+    plan: PhantomData<&'p LogicalPlan>,
+}
+
+impl<'p, 'e> PlanRows<'p, 'e> {
+    pub(crate) fn new(estimator: &'e Estimator<'e>) -> Self {
+        Self { estimator, known: HashMap::new(), plan: PhantomData }
+    }
+
+    /// Rows of a node.
+    pub(crate) fn of(&mut self, plan: &'p LogicalPlan) -> Estimate {
+        if let Some(known) = self.known.get(&address(plan)) {
+            return *known;
+        }
+        let estimate = self.estimate(plan);
+        self.known.insert(address(plan), estimate);
+        estimate
+    }
+
+    fn estimate(&mut self, plan: &'p LogicalPlan) -> Estimate {
+        match plan {
+            LogicalPlan::TableScan(scan) if scan.filters.is_empty() || scan.fetch.is_some() => self.scan(scan),
+            _ if is_region(plan) => self.region(plan, None).0,
+            LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Estimate::exact(1.0),
+            LogicalPlan::Aggregate(aggregate) => {
+                let columns: Vec<_> = aggregate.group_expr.iter().map(column_of).collect();
+                self.groups(&aggregate.input, &columns)
+            }
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let columns = input.schema().columns();
+                self.groups(input, &columns.iter().map(Some).collect::<Vec<_>>())
+            }
+            LogicalPlan::Join(join) => {
+                let inner = inner_join(join);
+                if !JoinGraph::is_transparent(&inner) {
+                    return Estimate::fallback("join on volatile or NULL-equal keys");
+                }
+                let matched = rows(self.estimator, &inner);
+                outer(join.join_type, matched, self.of(&join.left), self.of(&join.right))
+            }
+            _ => {
+                let inputs: Vec<Estimate> = plan.inputs().into_iter().map(|input| self.of(input)).collect();
+                combine(plan, &inputs)
+            }
+        }
+    }
+
+    /// A base table without filters, or with a limit.
+    fn scan(&self, scan: &TableScan) -> Estimate {
+        if let Some(fetch) = scan.fetch {
+            let all = LogicalPlan::TableScan(TableScan { fetch: None, ..scan.clone() });
+            return rows(self.estimator, &all).map(|rows| rows.min(fetch as f64));
+        }
+        match self.estimator.profiles.of_scan(scan) {
+            Some(table) => Estimate::exact(table.profile.rows),
+            None => Estimate::fallback("no profile"),
+        }
+    }
+
+    /// Rows of the region at `root` and of the nodes within, and its groups by `columns`; no groups where one of the columns
+    /// is none of a base table.
+    fn region(&mut self, root: &'p LogicalPlan, columns: Option<&[Option<&Column>]>) -> (Estimate, Option<Estimate>) {
+        let graph = JoinGraph::from_plan(root).map(Arc::new);
+        let mut nodes = RegionNodes::new(graph.as_deref());
+        nodes.visit(root);
+        let found = nodes.found;
+        let Some(graph) = graph else {
+            let estimate = Estimate::fallback("too many relations");
+            self.known.extend(found.into_iter().map(|(node, _)| (node, estimate)));
+            return (estimate, None);
+        };
+        let columns = columns.and_then(|columns| columns.iter().map(|c| group_column(&graph, *c)).collect());
+        self.estimator.region(&graph, |region| {
+            self.known.extend(found.into_iter().map(|(node, set)| (node, region.set(set))));
+            let groups = columns.map(|columns: Vec<GroupColumn>| region.groups(graph.all(), &columns));
+            (region.set(graph.all()), groups)
+        })
+    }
+
+    /// Groups of the rows of `input` by `columns`; an expression that is no column is worth nothing.
+    fn groups(&mut self, input: &'p LogicalPlan, columns: &[Option<&Column>]) -> Estimate {
+        let mut below = input;
+        while let LogicalPlan::Projection(_) | LogicalPlan::Sort(_) = below {
+            if is_region(below) {
+                break;
+            }
+            let [inner] = below.inputs()[..] else { break };
+            below = inner;
+        }
+        let known = match with_inner_joins(below) {
+            Some(inner) => PlanRows::new(self.estimator).groups_of_region(&inner, columns),
+            None => self.groups_of_region(below, columns),
+        };
+        known.unwrap_or_else(|| self.of(input).map(f64::sqrt))
+    }
+
+    fn groups_of_region(&mut self, root: &'p LogicalPlan, columns: &[Option<&Column>]) -> Option<Estimate> {
+        if is_region(root) || JoinGraph::is_base_table(root) { self.region(root, Some(columns)).1 } else { None }
+    }
+}
+
+fn address(plan: &LogicalPlan) -> usize {
+    std::ptr::from_ref(plan) as usize
+}
+
+fn group_column(graph: &JoinGraph, column: Option<&Column>) -> Option<GroupColumn> {
+    let column = column?;
+    let relation = graph.relations.iter().position(|r| r.plan.schema().has_column(column))?;
+    Some(GroupColumn { relation, column: graph.relations[relation].table_column(column)? })
+}
+
+/// The nodes of a region with the sets of relations they join; without a graph the sets are empty.
+struct RegionNodes<'g> {
+    graph: Option<&'g JoinGraph>,
+    /// The relation at each position of the plan.
+    positions: Vec<usize>,
+    next: usize,
+    found: Vec<(usize, RelationSet)>,
+}
+
+impl<'g> RegionNodes<'g> {
+    fn new(graph: Option<&'g JoinGraph>) -> Self {
+        let relations = graph.map_or(&[][..], |graph| &graph.relations);
+        let mut positions = vec![0; relations.len()];
+        relations.iter().enumerate().for_each(|(index, relation)| positions[relation.position] = index);
+        Self { graph, positions, next: 0, found: Vec::new() }
+    }
+
+    fn visit(&mut self, plan: &LogicalPlan) -> RelationSet {
+        if JoinGraph::is_transparent(plan) {
+            let inputs = plan.inputs().into_iter();
+            let set = inputs.fold(RelationSet::default(), |set, input| set.union(self.visit(input)));
+            self.found.push((address(plan), set));
+            return set;
+        }
+        let Some(graph) = self.graph else { return RelationSet::default() };
+        let Some(&relation) = self.positions.get(self.next) else { return RelationSet::default() };
+        self.next += 1;
+        let set = RelationSet::single(relation);
+        // The region's filters above the relation are not the node's.
+        let own = &graph.relations[relation];
+        if own.scan.is_some() && own.filters.is_empty() {
+            self.found.push((address(plan), set));
+        }
+        set
     }
 }
 
@@ -61,55 +203,37 @@ pub(super) fn is_region(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Groups of the rows of `input` by `columns`; an expression that is no column is worth nothing.
-fn groups(estimator: &Estimator<'_>, input: &LogicalPlan, columns: &[Option<&datafusion::common::Column>]) -> Estimate {
-    let mut below = input;
-    while let LogicalPlan::Projection(_) | LogicalPlan::Sort(_) = below {
-        if is_region(below) {
-            break;
-        }
-        let [inner] = below.inputs()[..] else { break };
-        below = inner;
-    }
-    let sqrt = || rows(estimator, input).map(f64::sqrt);
-    let inner = with_inner_joins(below);
-    let below = inner.as_ref().unwrap_or(below);
-    if !is_region(below) && !JoinGraph::is_base_table(below) {
-        return sqrt();
-    }
-    let Some(graph) = JoinGraph::from_plan(below) else { return sqrt() };
-    let find = |column: Option<&datafusion::common::Column>| {
-        let column = column?;
-        let relation = graph.relations.iter().position(|r| r.plan.schema().has_column(column))?;
-        Some(GroupColumn { relation, column: graph.relations[relation].table_column(column)? })
-    };
-    match columns.iter().map(|column| find(*column)).collect::<Option<Vec<_>>>() {
-        Some(columns) => Region::new(estimator, &graph).groups(graph.all(), &columns),
-        None => sqrt(),
-    }
-}
-
 /// A plan with inner joins for semi joins, which keeps every group of it: DataFusion makes semi joins of the joins below
 /// DISTINCT. `None` without semi joins.
 fn with_inner_joins(plan: &LogicalPlan) -> Option<LogicalPlan> {
+    if !has_semi_join(plan) {
+        return None;
+    }
     let converted = plan.clone().transform_down(|node| {
         Ok(match node {
-            LogicalPlan::Join(join) if matches!(join.join_type, JoinType::LeftSemi | JoinType::RightSemi) => {
-                Transformed::yes(inner_join(&join))
-            }
+            LogicalPlan::Join(join) if is_semi(&join) => Transformed::yes(inner_join(&join)),
             LogicalPlan::Join(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_) => Transformed::no(node),
             leaf => Transformed::new(leaf, false, TreeNodeRecursion::Jump),
         })
     });
-    converted.ok().filter(|converted| converted.transformed).map(|converted| converted.data)
+    converted.ok().map(|converted| converted.data)
+}
+
+fn has_semi_join(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Join(join) => is_semi(join) || has_semi_join(&join.left) || has_semi_join(&join.right),
+        LogicalPlan::Filter(filter) => has_semi_join(&filter.input),
+        LogicalPlan::Projection(projection) => has_semi_join(&projection.input),
+        _ => false,
+    }
+}
+
+fn is_semi(join: &Join) -> bool {
+    matches!(join.join_type, JoinType::LeftSemi | JoinType::RightSemi)
 }
 
 fn inner_join(join: &Join) -> LogicalPlan {
     LogicalPlan::Join(Join { join_type: JoinType::Inner, ..join.clone() })
-}
-
-fn unknown_join() -> Estimate {
-    Estimate::fallback("join on volatile or NULL-equal keys")
 }
 
 /// Rows of an outer, semi or anti join from those of the inner join and of both sides.
@@ -159,7 +283,6 @@ fn combine(plan: &LogicalPlan, inputs: &[Estimate]) -> Estimate {
             };
             input.map(|rows| (rows - skip).clamp(0.0, fetch))
         }
-        (LogicalPlan::TableScan(scan), _) if scan.fetch.is_some() => Estimate::fallback("limited scan"),
         (LogicalPlan::Filter(_), [input]) => input.zip(*input, |rows, _| rows * 0.2),
         (LogicalPlan::Union(_), [first, rest @ ..]) => rest.iter().fold(*first, |sum, one| sum.zip(*one, |a, b| a + b)),
         _ => Estimate::fallback("unknown operator"),

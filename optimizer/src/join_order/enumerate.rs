@@ -1,5 +1,6 @@
-//! Enumeration of join trees: dynamic programming over connected sets (DPsub; Moerkotte and Neumann, VLDB 2006) while there
-//! are few, greedy operator ordering (Fegaras, DEXA 1998) beyond.
+//! Enumeration of join trees: dynamic programming over pairs of connected sets (DPccp; Moerkotte and Neumann, "Analysis of
+//! two existing and one new dynamic programming algorithm", VLDB 2006) while they are few, greedy operator ordering
+//! (Fegaras, DEXA 1998) beyond.
 
 use datafusion::logical_expr::LogicalPlan;
 use hashbrown::HashMap;
@@ -73,25 +74,92 @@ pub(super) fn original(
     walk(plan, &mut 0, &of_position, rows, model)
 }
 
-/// The cheapest tree without cross products; the graph must be connected.
+/// The cheapest tree without cross products; the graph must be connected. Beyond `budget` pairs it is only a good one.
 pub(super) fn cheapest(
     graph: &JoinGraph,
     rows: &mut dyn FnMut(RelationSet) -> f64,
     model: &dyn CostModel,
     budget: usize,
 ) -> Option<JoinTree> {
-    // Pairs that dynamic programming looks at: two to the power of its size for every set.
-    let sets = graph.connected_sets(budget);
-    let pairs = |sets: &Vec<RelationSet>| sets.iter().map(|set| 1usize << set.len().min(40)).sum::<usize>();
-    match sets.filter(|sets| pairs(sets) <= 8 * budget) {
-        Some(sets) => dynamic(graph, &sets, rows, model),
+    match Pairs::of(graph, budget) {
+        Some(pairs) => dynamic(graph, &pairs, rows, model),
         None => greedy(graph, rows, model),
     }
 }
 
+/// Two disjoint connected sets with a join key between them.
+type Pair = (RelationSet, RelationSet);
+
+/// Enumerates the pairs of a graph (`EnumerateCsg` and `EnumerateCmp` of DPccp): each once, and those that make up a set
+/// before those that the set is part of.
+struct Pairs<'g> {
+    graph: &'g JoinGraph,
+    budget: usize,
+    found: Vec<Pair>,
+}
+
+impl<'g> Pairs<'g> {
+    /// All pairs; `None` when there are more than `budget`.
+    fn of(graph: &'g JoinGraph, budget: usize) -> Option<Vec<Pair>> {
+        let mut pairs = Self { graph, budget, found: Vec::new() };
+        for start in (0..graph.relations.len()).rev() {
+            let set = RelationSet::single(start);
+            pairs.partners(set)?;
+            pairs.grow(set, RelationSet::all(start + 1), &mut |pairs, set| pairs.partners(set))?;
+        }
+        Some(pairs.found)
+    }
+
+    /// Every connected set that contains `set` and, beyond it, nothing of `excluded`.
+    fn grow(
+        &mut self,
+        set: RelationSet,
+        excluded: RelationSet,
+        emit: &mut dyn FnMut(&mut Self, RelationSet) -> Option<()>,
+    ) -> Option<()> {
+        let around = self.graph.neighbours(set).minus(excluded);
+        for part in parts(around) {
+            emit(self, set.union(part))?;
+        }
+        for part in parts(around) {
+            self.grow(set.union(part), excluded.union(around), emit)?;
+        }
+        Some(())
+    }
+
+    /// The pairs of `set` with sets of relations above its lowest one, so that no pair is seen from both sides.
+    fn partners(&mut self, set: RelationSet) -> Option<()> {
+        let lowest = set.iter().next()?;
+        let excluded = set.union(RelationSet::all(lowest + 1));
+        let around = self.graph.neighbours(set).minus(excluded);
+        for start in around.iter().rev() {
+            let partner = RelationSet::single(start);
+            self.push((set, partner))?;
+            let lower = RelationSet::all(start + 1).intersection(around);
+            self.grow(partner, excluded.union(lower), &mut |pairs, partner| pairs.push((set, partner)))?;
+        }
+        Some(())
+    }
+
+    fn push(&mut self, pair: Pair) -> Option<()> {
+        self.found.push(pair);
+        (self.found.len() <= self.budget).then_some(())
+    }
+}
+
+/// The non-empty parts of a set, each after its own parts.
+fn parts(set: RelationSet) -> impl Iterator<Item = RelationSet> {
+    let mut part = 0u128;
+    std::iter::from_fn(move || {
+        part = part.wrapping_sub(set.0) & set.0;
+        (part != 0).then_some(RelationSet(part))
+    })
+}
+
+/// The cheapest tree of every set, smaller sets first.
 fn dynamic(
     graph: &JoinGraph,
-    sets: &[RelationSet],
+    pairs: &[Pair],
     rows: &mut dyn FnMut(RelationSet) -> f64,
     model: &dyn CostModel,
 ) -> Option<JoinTree> {
@@ -102,31 +170,20 @@ fn dynamic(
         cost: f64,
         left: RelationSet,
     }
-    let mut best: HashMap<RelationSet, Best> = HashMap::with_capacity(sets.len());
-    for &set in sets {
-        let own_rows = rows(set);
-        if set.len() == 1 {
-            best.insert(set, Best { rows: own_rows, cost: 0.0, left: set });
-            continue;
+    let mut best: HashMap<RelationSet, Best> = HashMap::new();
+    for relation in 0..graph.relations.len() {
+        let set = RelationSet::single(relation);
+        best.insert(set, Best { rows: rows(set), cost: 0.0, left: set });
+    }
+    for &(left, right) in pairs {
+        let set = left.union(right);
+        let (l, r) = (*best.get(&left)?, *best.get(&right)?);
+        let known = best.get(&set);
+        let output = known.map_or_else(|| rows(set), |known| known.rows);
+        let cost = l.cost + r.cost + join_cost(l.rows, r.rows, output, model);
+        if known.is_none_or(|known| cost < known.cost) {
+            best.insert(set, Best { rows: output, cost, left });
         }
-        let lowest = set.0 & set.0.wrapping_neg();
-        let mut found: Option<Best> = None;
-        // Every proper part that holds the lowest relation, so that each split is seen once.
-        let mut part = (set.0 - 1) & set.0;
-        while part != 0 {
-            if part & lowest != 0 {
-                let (left, right) = (RelationSet(part), RelationSet(set.0 & !part));
-                if let (Some(l), Some(r)) = (best.get(&left), best.get(&right)) {
-                    let cost = l.cost + r.cost + join_cost(l.rows, r.rows, own_rows, model);
-                    let connected = !graph.neighbours(left).intersection(right).is_empty();
-                    if connected && found.is_none_or(|f| cost < f.cost) {
-                        found = Some(Best { rows: own_rows, cost, left });
-                    }
-                }
-            }
-            part = (part - 1) & set.0;
-        }
-        best.insert(set, found?);
     }
     fn build(set: RelationSet, best: &HashMap<RelationSet, Best>) -> Option<JoinTree> {
         let own = best.get(&set)?;
@@ -168,3 +225,6 @@ fn greedy(graph: &JoinGraph, rows: &mut dyn FnMut(RelationSet) -> f64, model: &d
     }
     trees.pop()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ mod cost;
 mod enumerate;
 mod rebuild;
 
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
@@ -19,15 +21,17 @@ use crate::config::RelataConfig;
 use crate::counters::count;
 use crate::estimate::{Estimator, Region};
 
-pub use cost::{CostModel, HashJoinCost};
+pub use cost::{CostModel, HashJoinCost, OutputCost};
 use enumerate::JoinTree;
 
-/// Relations beyond which the experts are left out of enumeration.
-const LARGE_REGION: usize = 20;
-
-/// The plan with its inner joins in the order the estimates favour.
-pub(crate) fn reorder(estimator: &Estimator<'_>, config: &RelataConfig, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let ordered = reorder_node(estimator, config, plan)?;
+/// The plan with its inner joins in the order the estimates favour under `model`.
+pub(crate) fn reorder(
+    estimator: &Estimator<'_>,
+    config: &RelataConfig,
+    model: &dyn CostModel,
+    plan: LogicalPlan,
+) -> Result<LogicalPlan> {
+    let ordered = Reorder { estimator, config, model }.node(plan)?;
     if !ordered.transformed {
         return Ok(ordered.data);
     }
@@ -35,79 +39,70 @@ pub(crate) fn reorder(estimator: &Estimator<'_>, config: &RelataConfig, plan: Lo
     Ok(OptimizeProjections::new().rewrite(ordered.data, &OptimizerContext::new())?.data)
 }
 
-fn reorder_node(
-    estimator: &Estimator<'_>,
-    config: &RelataConfig,
-    plan: LogicalPlan,
-) -> Result<Transformed<LogicalPlan>> {
-    if !JoinGraph::is_transparent(&plan) {
-        return plan.map_children(|input| reorder_node(estimator, config, input));
-    }
-    match reorder_region(estimator, config, &plan)? {
-        Some(ordered) => Ok(Transformed::yes(ordered)),
-        None => inputs_of_region(estimator, config, plan),
-    }
+struct Reorder<'a> {
+    estimator: &'a Estimator<'a>,
+    config: &'a RelataConfig,
+    model: &'a dyn CostModel,
 }
 
-/// Orders the regions below a region that stays as it is.
-fn inputs_of_region(
-    estimator: &Estimator<'_>,
-    config: &RelataConfig,
-    plan: LogicalPlan,
-) -> Result<Transformed<LogicalPlan>> {
-    plan.map_children(|input| {
-        if JoinGraph::is_transparent(&input) {
-            inputs_of_region(estimator, config, input)
-        } else {
-            reorder_node(estimator, config, input)
+impl Reorder<'_> {
+    fn node(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        if !JoinGraph::is_transparent(&plan) {
+            return plan.map_children(|input| self.node(input));
         }
-    })
-}
+        match self.region(&plan)? {
+            Some(ordered) => Ok(Transformed::yes(ordered)),
+            None => self.inputs_of_region(plan),
+        }
+    }
 
-fn reorder_region(estimator: &Estimator<'_>, config: &RelataConfig, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
-    let Some(mut graph) = JoinGraph::from_plan(plan) else { return Ok(None) };
-    let orderable = graph.relations.len() > 2
-        && graph.is_connected(graph.all())
-        && graph.residuals.iter().all(|residual| residual.relations.len() > 1);
-    if !orderable {
-        return Ok(None);
+    /// Orders the regions below a region that stays as it is.
+    fn inputs_of_region(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        plan.map_children(|input| {
+            if JoinGraph::is_transparent(&input) { self.inputs_of_region(input) } else { self.node(input) }
+        })
     }
-    let Some(tree) = best_tree(estimator, config, &graph, plan) else { return Ok(None) };
-    for relation in &mut graph.relations {
-        relation.plan = reorder_node(estimator, config, relation.plan.clone())?.data;
-    }
-    let rebuilt = rebuild::plan(&graph, &tree, plan.schema())?;
-    if !rebuilt.schema().logically_equivalent_names_and_types(plan.schema()) {
-        count(&estimator.counters.rejected);
-        return Ok(None);
-    }
-    count(&estimator.counters.reordered);
-    Ok(Some(rebuilt))
-}
 
-/// The cheapest tree, if it is enough cheaper than the query's own.
-fn best_tree(
-    estimator: &Estimator<'_>,
-    config: &RelataConfig,
-    graph: &JoinGraph,
-    plan: &LogicalPlan,
-) -> Option<JoinTree> {
-    let experts = estimator.experts.filter(|_| graph.relations.len() <= LARGE_REGION);
-    let estimator = &Estimator::new(experts, estimator.profiles, estimator.counters);
-    let mut region = Region::new(estimator, graph);
-    let known = (0..graph.relations.len()).all(|r| region.set(RelationSet::single(r)).is_known());
-    if !known {
-        count(&estimator.counters.unestimated);
-        return None;
+    fn region(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        let Some(graph) = JoinGraph::from_plan(plan).map(Arc::new) else { return Ok(None) };
+        let orderable = graph.relations.len() > 2
+            && graph.is_connected(graph.all())
+            && graph.residuals.iter().all(|residual| residual.relations.len() > 1);
+        if !orderable {
+            return Ok(None);
+        }
+        let counters = self.estimator.counters;
+        let Some(tree) = self.estimator.region(&graph, |region| self.best_tree(region, &graph, plan)) else {
+            return Ok(None);
+        };
+        let mut graph = Arc::unwrap_or_clone(graph);
+        for relation in &mut graph.relations {
+            relation.plan = self.node(relation.plan.clone())?.data;
+        }
+        let rebuilt = rebuild::plan(&graph, &tree, plan.schema())?;
+        if !rebuilt.schema().logically_equivalent_names_and_types(plan.schema()) {
+            count(&counters.rejected);
+            return Ok(None);
+        }
+        count(&counters.reordered);
+        Ok(Some(rebuilt))
     }
-    let mut rows = |set: RelationSet| region.set(set).rows;
-    let model = HashJoinCost;
-    let own = enumerate::original(graph, plan, &mut rows, &model)?;
-    let best = enumerate::cheapest(graph, &mut rows, &model, config.enumeration_budget)?;
-    let scanned: f64 = (0..graph.relations.len()).map(|r| region.estimator.single(r).unfiltered).sum();
-    if (scanned + own.cost) / (scanned + best.cost).max(1.0) < config.minimum_gain {
-        count(&estimator.counters.kept);
-        return None;
+
+    /// The cheapest tree, if it is enough cheaper than the query's own.
+    fn best_tree(&self, region: &mut Region<'_>, graph: &JoinGraph, plan: &LogicalPlan) -> Option<JoinTree> {
+        let known = (0..graph.relations.len()).all(|r| region.set(RelationSet::single(r)).is_known());
+        if !known {
+            count(&self.estimator.counters.unestimated);
+            return None;
+        }
+        let scanned: f64 = (0..graph.relations.len()).map(|r| region.estimator.single(r).unfiltered).sum();
+        let mut rows = |set: RelationSet| region.set(set).rows;
+        let own = enumerate::original(graph, plan, &mut rows, self.model)?;
+        let best = enumerate::cheapest(graph, &mut rows, self.model, self.config.enumeration_budget)?;
+        if (scanned + own.cost) / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
+            count(&self.estimator.counters.kept);
+            return None;
+        }
+        Some(best)
     }
-    Some(best)
 }
