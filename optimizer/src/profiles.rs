@@ -1,8 +1,8 @@
 //! The profiles of the tables, in memory and, where a directory is given, on disk.
 //!
-//! A profile belongs to one table provider: a table that is registered anew counts as unprofiled. On disk it is found by
-//! the table's name and a fingerprint of its files' sizes and times and of the profile's settings, so that a stale one is
-//! simply not found; a damaged one is counted and built again.
+//! A profile belongs to one table provider: a table that is registered anew counts as unprofiled. On disk its file is named
+//! after the table, its paths with the profile's settings, and the sizes and times of its files, so that a stale profile is
+//! not found; once the new one is saved the stale one is deleted. A damaged one is counted and built again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
@@ -136,9 +136,9 @@ impl ProfileStore {
         if let Some(found) = self.get(provider) {
             return report(&found.profile, true);
         }
-        let file = self.file(&name, provider);
-        if let Some(file) = file.as_deref().filter(|file| file.exists()) {
-            match TableProfile::load(file) {
+        let stored = self.stored(&name, provider);
+        if let Some(stored) = stored.as_ref().filter(|stored| stored.file.exists()) {
+            match TableProfile::load(&stored.file) {
                 Ok(profile) if *profile.schema().fields() == *provider.schema().fields() => {
                     count(&counters.loaded);
                     let report = report(&profile, true);
@@ -152,8 +152,16 @@ impl ProfileStore {
             Ok(profile) => {
                 count(&counters.profiled);
                 let mut report = report(&profile, false);
-                if let Some(Err(error)) = file.map(|file| save(&profile, &file)) {
-                    report.error = Some(format!("the profile is in memory only: {error}"));
+                if let Some(stored) = stored {
+                    let stale = stored.stale();
+                    if !stale.is_empty() {
+                        count(&counters.stale);
+                    }
+                    match save(&profile, &stored.file) {
+                        // One that another process has deleted meanwhile is gone as well.
+                        Ok(()) => stale.iter().for_each(|file| drop(std::fs::remove_file(file))),
+                        Err(error) => report.error = Some(format!("the profile is in memory only: {error}")),
+                    }
                 }
                 self.insert(provider, profile);
                 report
@@ -167,12 +175,44 @@ impl ProfileStore {
         }
     }
 
-    /// Where the profile of a table is kept; `None` without a directory or for data that has no files.
-    fn file(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<PathBuf> {
+    /// Where the profile of a table is kept; `None` without a directory or for data that has no local files.
+    fn stored(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<StoredProfile> {
         let directory = self.directory.as_ref()?;
-        let fingerprint = fingerprint(provider.downcast_ref::<ListingTable>()?, &self.config)?;
-        let plain: String = name.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        Some(directory.join(format!("{plain}-{fingerprint:016x}.profile")))
+        let (table, files) = fingerprints(provider.downcast_ref::<ListingTable>()?, &self.config)?;
+        let mut plain = String::new();
+        for character in name.to_string().chars() {
+            match character {
+                '_' | '.' => plain.push(character),
+                _ if character.is_ascii_alphanumeric() => plain.push(character),
+                _ => plain.push_str(&format!("%{:x}", u32::from(character))),
+            }
+        }
+        let prefix = format!("{plain}-{table:016x}-");
+        Some(StoredProfile { file: directory.join(format!("{prefix}{files:016x}.{EXTENSION}")), prefix })
+    }
+}
+
+/// Extension of the files of profiles.
+const EXTENSION: &str = "profile";
+
+/// The place of one table's profile on disk.
+#[derive(Debug)]
+struct StoredProfile {
+    file: PathBuf,
+    /// What the names of all profiles of this table begin with.
+    prefix: String,
+}
+
+impl StoredProfile {
+    /// The profiles of this table as it was before its files changed.
+    fn stale(&self) -> Vec<PathBuf> {
+        let entries = self.file.parent().and_then(|directory| directory.read_dir().ok());
+        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let of_this_table = |file: &PathBuf| {
+            file.extension().is_some_and(|extension| extension == EXTENSION)
+                && file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.prefix))
+        };
+        files.filter(|file| *file != self.file && of_this_table(file)).collect()
     }
 }
 
@@ -187,17 +227,19 @@ fn save(profile: &TableProfile, file: &Path) -> Result<(), String> {
     profile.save(file).map_err(|e| e.to_string())
 }
 
-/// Hash of the names, sizes and times of a table's local files; `None` for other stores.
-fn fingerprint(table: &ListingTable, config: &ProfileConfig) -> Option<u64> {
-    let mut text = format!("{config:?}");
+/// Hash of a table's paths and the profile's settings, and hash of the names, sizes and times of its local files; `None` for
+/// other stores.
+fn fingerprints(table: &ListingTable, config: &ProfileConfig) -> Option<(u64, u64)> {
+    let (mut identity, mut files) = (format!("{config:?}"), String::new());
     for url in table.table_paths() {
         if url.scheme() != "file" {
             return None;
         }
         let path = url.get_url().to_file_path().ok()?;
-        describe(&path, &mut text)?;
+        identity.push_str(&format!("|{}", path.display()));
+        describe(&path, &mut files)?;
     }
-    Some(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    Some((xxhash_rust::xxh3::xxh3_64(identity.as_bytes()), xxhash_rust::xxh3::xxh3_64(files.as_bytes())))
 }
 
 fn describe(path: &Path, text: &mut String) -> Option<()> {

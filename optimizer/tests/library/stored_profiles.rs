@@ -101,15 +101,38 @@ async fn a_profile_of_another_table_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_changed_table_is_profiled_anew() {
+async fn a_changed_table_is_profiled_anew_and_its_stale_profile_deleted() {
     let folders = Folders::new().await;
     let (_, sessions) = folders.process().await;
+    let before = folders.stored();
     let town = sources::shop().into_iter().find(|(name, _)| *name == "town").unwrap().1.slice(0, 5);
     sources::write_parquet(&sessions, folders.data.path(), "town", &town).await;
     let (counters, sessions) = folders.process().await;
-    assert_eq!((counters.profiled, counters.loaded, counters.damaged), (1, 4, 0));
+    assert_eq!((counters.profiled, counters.loaded, counters.damaged, counters.stale), (1, 4, 0, 1));
     let estimate = sessions.relata.estimate_sql(&sessions.learned, "SELECT * FROM town").await.unwrap();
     assert!((estimate.estimate - 5.0).abs() < 1e-6, "{estimate:?}");
+
+    let after = folders.stored();
+    let gone: Vec<&PathBuf> = before.iter().filter(|file| !after.contains(file)).collect();
+    assert_eq!((after.len(), gone.len()), (5, 1), "{after:?}");
+    assert!(gone[0].to_string_lossy().contains(".town-"), "{gone:?}");
+    let (counters, _) = folders.process().await;
+    assert_eq!((counters.profiled, counters.loaded, counters.stale), (0, 5, 0));
+}
+
+#[tokio::test]
+async fn profiles_with_other_settings_live_side_by_side() {
+    let folders = Folders::new().await;
+    folders.process().await;
+    let config = relata::ProfileConfig { sample_rows: 7, ..relata::ProfileConfig::default() };
+    let other = relata::Relata::new(None).with_profile_directory(folders.directory()).with_profile_config(config);
+    let sessions = Sessions::new(other);
+    let file = folders.data.path().join("town.parquet").display().to_string();
+    sessions.learned.register_parquet("town", &file, ParquetReadOptions::default()).await.unwrap();
+    sessions.relata.profile(&sessions.learned).await.unwrap();
+    let counters = sessions.relata.counters();
+    assert_eq!((counters.profiled, counters.loaded, counters.stale), (1, 0, 0));
+    assert_eq!(folders.stored().len(), 6);
 }
 
 #[tokio::test]
