@@ -319,6 +319,38 @@ fn run_changes_nothing() {
 }
 
 #[test]
+fn a_query_past_its_time_is_given_up_and_the_next_ones_run() {
+    let folder = Folder::shop();
+    // No task of this join yields before it is through.
+    let endless = "SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e \
+        WHERE a.amount + b.amount + c.amount + d.amount + e.amount < 0";
+    let queries = format!("{endless}\n{endless}\nSELECT count(*) FROM town\nSELECT 1\n");
+    let queries = folder.write("queries.sql", queries);
+    let arguments = ["run", "--queries", queries.to_str().unwrap(), "--timeout", "1", "--repeat", "1"];
+    let ran = folder.relata(&arguments).expect(1);
+    let lines = ran.json_lines();
+    assert_eq!(lines.len(), 4, "{ran:?}");
+    assert!(lines[..2].iter().all(|line| line["error"] == "timed out after 1 s"), "{ran:?}");
+    assert!(lines[2..].iter().all(|line| line["rows"] == 1), "{ran:?}");
+    assert!(ran.err.contains("2 of 4 queries failed"), "{ran:?}");
+}
+
+#[test]
+fn a_query_past_its_memory_fails_and_the_next_ones_run() {
+    let folder = Folder::shop();
+    let pairs = "SELECT a.order_id * 1000 + b.order_id AS k FROM orders a, orders b";
+    let large = format!("SELECT count(*) FROM ({pairs}) x JOIN ({pairs}) y ON x.k = y.k");
+    let queries = folder.write("queries.sql", format!("{large}\nSELECT count(*) FROM town\n"));
+    let arguments = ["run", "--queries", queries.to_str().unwrap(), "--repeat", "1", "--memory-limit", "500k"];
+    let ran = folder.relata(&arguments).expect(1);
+    let lines = ran.json_lines();
+    assert!(lines[0]["error"].as_str().is_some_and(|error| error.contains("Resources exhausted")), "{ran:?}");
+    assert_eq!(lines[1]["rows"], 1, "{ran:?}");
+    let ran = folder.relata(&[&arguments[..5], &["--memory-limit", "1g"]].concat()).expect(0);
+    assert_eq!(ran.json_lines().len(), 2);
+}
+
+#[test]
 fn explain_shows_rows_of_both() {
     let folder = Folder::shop();
     let query = "SELECT * FROM orders o JOIN customer c ON o.customer_id = c.customer_id WHERE c.town_id = 2";

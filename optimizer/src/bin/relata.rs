@@ -7,15 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use relata::cli::session::{SessionOptions, parse_bytes};
+use relata::cli::session::{STACK_BYTES, SessionOptions, parse_bytes};
 use relata::cli::terminal::Terminal;
 use relata::cli::{CliError, Outcome, demo, estimate, explain, profile, run, sql};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Stack of the threads that plan queries; plans of many joins recurse deeply.
-const STACK_BYTES: usize = 16 << 20;
 
 /// A learned query optimizer for DataFusion.
 #[derive(Debug, Parser)]

@@ -50,6 +50,9 @@ pub enum CliError {
     /// A query panicked; the commands that run many queries go on with the next one.
     #[error("internal error: {0}")]
     Panic(String),
+    /// The threads of a query could not be started.
+    #[error("cannot start the worker threads: {0}")]
+    Threads(#[source] io::Error),
     /// A query ran longer than `--timeout`.
     #[error("timed out after {seconds} s")]
     Timeout {

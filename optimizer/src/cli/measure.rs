@@ -1,6 +1,5 @@
 //! One query, planned and run once, with the time of each half.
 
-use std::pin::pin;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,12 @@ use datafusion::prelude::{SQLOptions, SessionContext};
 use futures::TryStreamExt;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
+use tokio::runtime::{Handle, Runtime};
 
 use super::digest::Digest;
 use super::error::{CliError, Result};
 use super::open::isolated;
+use super::session::STACK_BYTES;
 
 /// Results are digested, off the clock, whenever this much of them has gathered.
 const BUFFER_BYTES: usize = 256 << 20;
@@ -38,17 +39,47 @@ pub fn read_only() -> SQLOptions {
 
 /// Plans and runs `sql` once, as a task of its own.
 ///
-/// A query past its `timeout` is given up: it ends as soon as it yields, which a join that finds very many rows may do late.
+/// With a `timeout` the query has worker threads of its own. Past it, the query is given up whether it yields or not: a task
+/// that yields ends, one that does not (a nested-loop join whose condition is never true, say) keeps its thread, its memory
+/// and its share of the processor until it is through or the process ends. Nothing waits for it, but times measured
+/// meanwhile are longer for it.
 ///
 /// # Errors
 /// The query cannot be planned or run, is no query, or took longer than `timeout`.
 pub async fn measure(ctx: &SessionContext, sql: &str, timeout: Option<Duration>) -> Result<Measurement> {
-    let work = isolated(measure_unlimited(ctx.clone(), sql.to_owned()));
-    let Some(limit) = timeout else { return work.await };
+    let work = measure_unlimited(ctx.clone(), sql.to_owned());
+    let Some(limit) = timeout else { return isolated(work).await };
+    let workers = Workers::new()?;
+    let task = workers.handle.spawn(work);
     let (_work_is_done, alarm) = alarm(limit);
-    match select(pin!(work), alarm).await {
-        Either::Left((measurement, _)) => measurement,
+    match select(task, alarm).await {
+        Either::Left((Ok(measurement), _)) => measurement,
+        Either::Left((Err(panicked), _)) => Err(CliError::Panic(panicked.to_string())),
         Either::Right(_) => Err(CliError::Timeout { seconds: limit.as_secs_f64() }),
+    }
+}
+
+/// Threads for one query, as many as the command has. Dropping a runtime waits for its threads; dropping this does not.
+struct Workers {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Workers {
+    fn new() -> Result<Self> {
+        let threads = Handle::current().metrics().num_workers();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads).thread_name("query").thread_stack_size(STACK_BYTES).enable_all();
+        let runtime = builder.build().map_err(CliError::Threads)?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

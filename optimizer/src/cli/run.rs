@@ -32,7 +32,7 @@ pub struct RunArgs {
     /// Repetitions of each query
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Seconds after which a query is given up
+    /// Seconds after which a query is given up; its threads may stay busy, so that later queries take longer
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
     /// File to write a line per query to [default: standard output, and nowhere with --compare]

@@ -9,6 +9,9 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::error::Result;
 use crate::Relata;
 
+/// Stack of the threads that plan queries; plans of many joins recurse deeply.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// Which planner a session uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum OptimizerKind {
