@@ -5,6 +5,7 @@
 //! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
+//! - [`marginals`] sets the databases of the relational prior beside those of the corpus.
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.
 
@@ -12,6 +13,7 @@ pub mod corpus;
 pub mod count;
 pub mod database;
 pub mod machine;
+pub mod marginals;
 pub mod metrics;
 pub mod planned;
 pub mod queries;

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
 use relata_bench::workload::{self, WorkloadOptions};
@@ -27,6 +28,8 @@ enum Command {
     Queries(WorkloadOptions),
     /// Score the estimates of the corpus' queries
     Estimate(ScoreOptions),
+    /// Compare the relational prior with the corpus' databases of role "train"
+    Marginals(MarginalsOptions),
 }
 
 #[tokio::main]
@@ -50,6 +53,10 @@ async fn main() -> Result<()> {
         }
         Command::Queries(options) => {
             println!("{} queries", workload::run(&options).await?);
+        }
+        Command::Marginals(options) => {
+            let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
+            println!("{}", marginals::markdown(&report));
         }
         Command::Estimate(options) => {
             let report = score::run(&options).await?;

@@ -11,7 +11,7 @@ use super::PriorConfig;
 use super::calendar::{DAY, civil};
 use super::growth::LATENTS;
 use super::marginal::Marginal;
-use super::random::{Alias, Quantiles, Random, normal_share_below, zipf_weights};
+use super::random::{Alias, Quantiles, Random, exp, normal_share_below, zipf_weights};
 use super::schema::{TableKind, TablePlan, unused};
 use super::text::{Vocabulary, write_number};
 
@@ -40,16 +40,16 @@ enum ColumnKind {
 /// How often each kind occurs, after the types of the corpus' `train` databases.
 const KINDS: [(ColumnKind, f64); 11] = [
     (ColumnKind::Category, 0.25),
-    (ColumnKind::Real, 0.14),
-    (ColumnKind::Whole, 0.20),
+    (ColumnKind::Real, 0.16),
+    (ColumnKind::Whole, 0.19),
     (ColumnKind::Title, 0.09),
     (ColumnKind::Identifier, 0.08),
-    (ColumnKind::Dependent, 0.07),
-    (ColumnKind::Duplicate, 0.04),
+    (ColumnKind::Dependent, 0.09),
+    (ColumnKind::Duplicate, 0.05),
     (ColumnKind::Sequence, 0.03),
     (ColumnKind::Constant, 0.03),
     (ColumnKind::Boolean, 0.02),
-    (ColumnKind::Date, 0.04),
+    (ColumnKind::Date, 0.02),
 ];
 
 impl ColumnKind {
@@ -172,7 +172,7 @@ impl<'a> Columns<'a> {
         if self.columns == 0 && self.plan.kind == TableKind::Lookup && random.chance(0.8) {
             return ColumnKind::Title;
         }
-        if self.columns == 0 && self.event.is_some() && random.chance(0.85) {
+        if self.columns == 0 && self.event.is_some() && random.chance(0.6) {
             return ColumnKind::Date;
         }
         let weights = KINDS.map(|(_, weight)| weight);
@@ -215,8 +215,9 @@ impl<'a> Columns<'a> {
         if !random.chance(self.config.nullable_columns) {
             return None;
         }
+        // Most columns lack few values, some lack most.
         let u = random.uniform();
-        let share = if random.chance(0.3) { 1.0 - 0.5 * u * u } else { 0.45 * u * u };
+        let share = if random.chance(0.3) { 1.0 - 0.5 * u * u } else { exp(random.between(-7.5, -0.6)) };
         let reason = match random.below(3) {
             0 => None,
             1 => Some(signal),
@@ -273,15 +274,14 @@ impl<'a> Columns<'a> {
 
     /// A coarser class that is a function of an earlier category.
     fn dependent(&mut self, nulls: Option<NullBuffer>, random: &mut Random) -> ArrayRef {
-        let categories: Vec<(&Vec<u32>, usize)> = self
-            .made
-            .iter()
-            .filter_map(|made| match made {
-                Made::Classes { codes, labels } => Some((codes, labels.len())),
-                Made::Numbers { .. } => None,
-            })
-            .collect();
-        let (codes, levels) = random.pick(&categories);
+        let categories = self.made.iter().filter_map(|made| match made {
+            Made::Classes { codes, labels } => Some((codes, labels.len())),
+            Made::Numbers { .. } => None,
+        });
+        // The finest of them: there is most to decide.
+        let Some((codes, levels)) = categories.max_by_key(|(_, levels)| *levels) else {
+            return self.constant(nulls, random);
+        };
         let coarse = (levels / random.within(2..=12)).max(2);
         let class_of: Vec<u32> = (0..levels).map(|_| random.below(coarse) as u32).collect();
         let codes = codes.iter().map(|&code| class_of[code as usize]).collect();
@@ -312,7 +312,7 @@ impl<'a> Columns<'a> {
         // The first word depends on the signal, so a prefix says something about the other columns.
         let firsts = random.log_within(&(5..=self.vocabulary.len()));
         let quantiles = Quantiles::new(&zipf_weights(firsts, 0.8));
-        let (start, most) = (random.below(self.vocabulary.len()), random.within(2..=6));
+        let (start, most) = (random.below(self.vocabulary.len()), random.pick(&[1, 2, 2, 3, 3, 4, 6, 20]));
         build_text(self.rows, nulls, |row, title| {
             let first = start + quantiles.outcome(normal_share_below(signal[row]));
             self.vocabulary.write_title(first, random.within(1..=most), random, title);
@@ -322,14 +322,16 @@ impl<'a> Columns<'a> {
     fn identifiers(&self, signal: &[f32], nulls: Option<&NullBuffer>, random: &mut Random) -> ArrayRef {
         let groups = random.within(1..=12);
         let prefixes = self.vocabulary.labels(groups, random);
-        let (email, distinct) = (random.chance(0.3), self.rows * random.within(1..=20));
+        let (email, bare, distinct) = (random.chance(0.25), random.chance(0.4), self.rows * random.within(1..=20));
         build_text(self.rows, nulls, |row, text| {
             let group = ((normal_share_below(signal[row]) * groups as f64) as usize).min(groups - 1);
             if email {
                 self.vocabulary.write_email(group, random, text);
             } else {
-                text.push_str(&prefixes[group]);
-                text.push('-');
+                if !bare {
+                    text.push_str(&prefixes[group]);
+                    text.push('-');
+                }
                 write_number(random.below(distinct), 6, text);
             }
         })

@@ -58,48 +58,61 @@ impl SyntheticDatabase {
 
     /// The description that belongs beside the files of the tables (`{table}.parquet`), in the format of the corpus.
     pub fn schema_json(&self) -> Value {
-        let tables: Vec<Value> = self
-            .tables
-            .iter()
-            .map(|table| {
-                let schema = table.batch.schema();
-                let columns: Vec<Value> = schema
-                    .fields()
-                    .iter()
-                    .map(|field| json!({ "name": field.name(), "type": type_name(field.data_type()) }))
-                    .collect();
-                json!({
-                    "name": table.name,
-                    "file": format!("{}.parquet", table.name),
-                    "rows": table.batch.num_rows(),
-                    "primary_key": table.primary_key,
-                    "columns": columns,
-                })
+        let mut description = Description::new(&self.name);
+        self.tables.iter().for_each(|table| description.add(table));
+        description.into_json()
+    }
+}
+
+/// The `schema.json` of a database whose tables are not all there at the same time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    name: String,
+    tables: Vec<Value>,
+    foreign_keys: Vec<Value>,
+}
+
+impl Description {
+    /// Describes the database called `name`, so far without tables.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), tables: vec![], foreign_keys: vec![] }
+    }
+
+    /// Describes one more table.
+    pub fn add(&mut self, table: &SyntheticTable) {
+        let schema = table.batch.schema();
+        let fields = schema.fields().iter();
+        let columns: Vec<Value> =
+            fields.map(|field| json!({ "name": field.name(), "type": type_name(field.data_type()) })).collect();
+        self.tables.push(json!({
+            "name": table.name,
+            "file": format!("{}.parquet", table.name),
+            "rows": table.batch.num_rows(),
+            "primary_key": table.primary_key,
+            "columns": columns,
+        }));
+        self.foreign_keys.extend(table.foreign_keys.iter().map(|key| {
+            json!({
+                "table": table.name,
+                "columns": key.columns,
+                "references": key.references_table,
+                "ref_columns": key.references_columns,
+                "match_fraction": key.match_fraction,
+                "null_fraction": key.null_fraction,
             })
-            .collect();
-        let foreign_keys: Vec<Value> = self
-            .tables
-            .iter()
-            .flat_map(|table| table.foreign_keys.iter().map(move |key| (table, key)))
-            .map(|(table, key)| {
-                json!({
-                    "table": table.name,
-                    "columns": key.columns,
-                    "references": key.references_table,
-                    "ref_columns": key.references_columns,
-                    "match_fraction": key.match_fraction,
-                    "null_fraction": key.null_fraction,
-                })
-            })
-            .collect();
+        }));
+    }
+
+    /// The description of the tables that were added.
+    pub fn into_json(self) -> Value {
         json!({
             "name": self.name,
             "domain": "synthetic",
             "family": self.name,
             "role": "train",
             "source": "the relational prior of relata",
-            "tables": tables,
-            "foreign_keys": foreign_keys,
+            "tables": self.tables,
+            "foreign_keys": self.foreign_keys,
             "prediction_tasks": [],
         })
     }

@@ -33,7 +33,7 @@ impl World {
 }
 
 /// What later tables need to know of a table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Grown {
     pub(super) rows: usize,
     /// `[LATENTS][rows]`, each about standard normal.
@@ -70,16 +70,23 @@ pub(super) fn grow(
     if let (Some(name), Some(values)) = (plan.key_columns.first(), &own_key) {
         table.key(name, Arc::clone(values));
     }
-    for (reference, chosen) in plan.references.iter().zip(&assigned) {
+    for (index, (reference, chosen)) in plan.references.iter().zip(&assigned).enumerate() {
         let parent = &grown[reference.table];
+        let numbered =
+            if let KeyStyle::Numbered { wide } = plan.key { Some(wide).filter(|_| index == 0) } else { None };
         for (name, values) in reference.columns.iter().zip(&parent.key_values) {
             let values = keys::reference_values(values, chosen).map_err(arrow_error)?;
-            if plan.key == KeyStyle::References {
+            if plan.key == KeyStyle::References || numbered.is_some() {
                 key_values.push(Arc::clone(&values));
                 table.key(name, values);
             } else {
                 table.column(name, values);
             }
+        }
+        if let (Some(wide), Some(name)) = (numbered, plan.key_columns.last()) {
+            let numbers = keys::numbers_among(chosen, parent.rows, wide);
+            key_values.push(Arc::clone(&numbers));
+            table.key(name, numbers);
         }
         table.reference(foreign_key(reference, &parent.name, &parent.key_columns, chosen, parent.rows));
     }
@@ -143,7 +150,7 @@ fn gather(values: &[f32], parents: &[u32]) -> Vec<f32> {
 /// the first, so that any two columns of a table tend to have something in common.
 fn latents(parents: &[&Grown], assigned: &[Vec<u32>], rows: usize, random: &mut Random) -> Vec<Vec<f32>> {
     let noise = random.between(0.3, 1.0) as f32;
-    let weights: Vec<f32> = parents.iter().map(|_| random.between(0.2, 1.0) as f32).collect();
+    let weights: Vec<f32> = parents.iter().map(|_| random.between(0.05, 0.8) as f32).collect();
     let length = (noise * noise + weights.iter().map(|weight| weight * weight).sum::<f32>()).sqrt();
     let mut latents: Vec<Vec<f32>> = Vec::with_capacity(LATENTS);
     for latent in 0..LATENTS {
@@ -157,7 +164,7 @@ fn latents(parents: &[&Grown], assigned: &[Vec<u32>], rows: usize, random: &mut 
             }
         }
         if let Some(first) = latents.first() {
-            let shared = random.between(0.0, 0.9) as f32;
+            let shared = random.between(0.2, 0.95) as f32;
             let rest = (1.0 - shared * shared).sqrt();
             values.iter_mut().zip(first).for_each(|(value, first)| *value = shared * first + rest * *value);
         }
@@ -176,9 +183,9 @@ fn events(
     random: &mut Random,
 ) -> Option<Vec<i64>> {
     let probability = match plan.kind {
-        TableKind::Fact => 0.7,
-        TableKind::Entity => 0.4,
-        TableKind::Extension | TableKind::Link => 0.2,
+        TableKind::Fact => 0.5,
+        TableKind::Entity => 0.25,
+        TableKind::Extension | TableKind::Link => 0.1,
         TableKind::Lookup => 0.05,
     };
     if !random.chance(probability) {

@@ -45,7 +45,11 @@ pub(super) fn assign(plan: &TablePlan, grown: &[Grown], random: &Random) -> Vec<
             let latent = &grown[plan.references[0].table].latents[0];
             rows.iter().map(|&row| latent.get(row as usize).copied().unwrap_or(0.0)).collect()
         });
-        let rows = if plan.kind == TableKind::Link { plan.rows + plan.rows / 4 + 1 } else { plan.rows };
+        let rows = if plan.kind == TableKind::Link && plan.key == KeyStyle::References {
+            plan.rows + plan.rows / 4 + 1
+        } else {
+            plan.rows
+        };
         let mut parents = draw_parents(reference, parent, rows, company.as_deref(), &mut random);
         omit(reference, parent.rows, &mut parents, company.as_deref(), &mut random);
         if index == 0 && plan.order == RowOrder::ByParent {
@@ -99,8 +103,20 @@ fn draw_parents(
     } else {
         vec![]
     };
+    // Parents that still wait for their first child, if each is to have one.
+    let mut waiting: Vec<u32> = if reference.complete && rows >= covered { ranked.clone() } else { vec![] };
+    for last in (1..waiting.len()).rev() {
+        waiting.swap(last, random.below(last + 1));
+    }
     (0..rows)
         .map(|row| {
+            // Exactly as many of the rows that are left as there are parents without children, at random.
+            if !waiting.is_empty()
+                && random.below(rows - row) < waiting.len()
+                && let Some(parent) = waiting.pop()
+            {
+                return parent;
+            }
             let rank = match company {
                 Some(company) if random.chance(affinity) => {
                     let place = normal_share_below(company[row]) + 0.05 * f64::from(random.normal());
@@ -182,11 +198,26 @@ pub(super) fn assign_self(rows: usize, null_share: f64, random: &mut Random) -> 
         .collect()
 }
 
+/// Numbers the rows of each parent from one, in the order of the rows.
+pub(super) fn numbers_among(parents: &[u32], parent_rows: usize, wide: bool) -> ArrayRef {
+    let mut last = vec![0u32; parent_rows];
+    let numbers = parents.iter().map(|&parent| {
+        let number = &mut last[parent as usize];
+        *number += 1;
+        *number
+    });
+    if wide {
+        Arc::new(Int64Array::from_iter_values(numbers.map(i64::from)))
+    } else {
+        Arc::new(Int32Array::from_iter_values(numbers.map(|number| number as i32)))
+    }
+}
+
 /// The values of a key of its own, or none where the table has no such key.
 pub(super) fn key_values(plan: &TablePlan, rows: usize, random: &mut Random) -> Option<ArrayRef> {
     let shuffled = plan.order == RowOrder::Shuffled;
     match plan.key {
-        KeyStyle::None | KeyStyle::References => None,
+        KeyStyle::None | KeyStyle::References | KeyStyle::Numbered { .. } => None,
         KeyStyle::Numbers { wide, first, gap } => {
             let mut next = first;
             let mut numbers: Vec<i64> = (0..rows)

@@ -78,7 +78,7 @@ mod tests;
 
 use std::ops::RangeInclusive;
 
-pub use database::{ForeignKey, SyntheticDatabase, SyntheticTable};
+pub use database::{Description, ForeignKey, SyntheticDatabase, SyntheticTable};
 pub use demo::demo_database;
 
 use random::Random;
@@ -86,36 +86,36 @@ use random::Random;
 /// What kind of databases [`generate`] draws.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PriorConfig {
-    /// Number of tables, uniform over the range. Default `2..=8`.
+    /// Number of tables, bell-shaped in the logarithm. Default `2..=20`.
     pub tables: RangeInclusive<usize>,
     /// Rows of a fact or link table, uniform in the logarithm. Entities have about a tenth, lookups at most 200.
-    /// Default `500..=60_000`.
+    /// Default `500..=400_000`.
     pub rows: RangeInclusive<usize>,
     /// Most columns a table has beside its keys; small numbers are the more likely ones. Default 20.
     pub max_columns: usize,
     /// Most references of a fact to other tables. Default 4.
     pub max_references: usize,
-    /// Share of the columns that can be NULL. Default 0.43.
+    /// Share of the columns that can be NULL. Default 0.45.
     pub nullable_columns: f64,
-    /// Share of the references that can be NULL. Default 0.13.
+    /// Share of the references that can be NULL. Default 0.16.
     pub optional_references: f64,
-    /// Share of the references with some values that no parent has. Default 0.03.
+    /// Share of the references with some values that no parent has. Default 0.18.
     pub dangling_references: f64,
-    /// Exponents of the fanouts that follow Zipf's law. Default `0.4..=1.5`.
+    /// Exponents of the fanouts that follow Zipf's law. Default `0.3..=1.4`.
     pub zipf_exponent: RangeInclusive<f64>,
 }
 
 impl Default for PriorConfig {
     fn default() -> Self {
         Self {
-            tables: 2..=8,
-            rows: 500..=60_000,
+            tables: 2..=20,
+            rows: 500..=400_000,
             max_columns: 20,
             max_references: 4,
-            nullable_columns: 0.43,
-            optional_references: 0.13,
-            dangling_references: 0.03,
-            zipf_exponent: 0.4..=1.5,
+            nullable_columns: 0.45,
+            optional_references: 0.16,
+            dangling_references: 0.18,
+            zipf_exponent: 0.3..=1.4,
         }
     }
 }
@@ -125,8 +125,8 @@ impl PriorConfig {
         let within = |share: f64| (0.0..=1.0).contains(&share);
         let rule = if self.tables.is_empty() || *self.tables.start() == 0 || *self.tables.end() > 64 {
             "tables must be a range within 1..=64"
-        } else if self.rows.is_empty() || *self.rows.start() == 0 || *self.rows.end() > 1 << 30 {
-            "rows must be a range within 1..=2^30"
+        } else if self.rows.is_empty() || *self.rows.start() == 0 || *self.rows.end() > 1 << 23 {
+            "rows must be a range within 1..=2^23"
         } else if self.max_columns == 0 || self.max_columns > 1000 {
             "max_columns must be within 1..=1000"
         } else if self.max_references == 0 {
@@ -170,16 +170,71 @@ pub enum PriorError {
 ///
 /// [`PriorError::InvalidConfig`] where `config` contradicts itself.
 pub fn generate(config: &PriorConfig, seed: u64) -> Result<SyntheticDatabase, PriorError> {
-    config.validate()?;
-    let random = Random::new(seed);
-    let plans = schema::draw(config, &mut random.fork(0));
-    let world = growth::World::draw(&mut random.fork(1));
-    let mut grown = Vec::with_capacity(plans.len());
-    let mut tables = Vec::with_capacity(plans.len());
-    for (index, plan) in plans.iter().enumerate() {
-        let (state, table) = growth::grow(config, plan, &grown, &world, &random.fork(2 + index as u64))?;
-        grown.push(state);
-        tables.push(table);
+    let tables = Tables::new(config, seed)?;
+    Ok(SyntheticDatabase { name: tables.name(), tables: tables.collect::<Result<_, _>>()? })
+}
+
+/// The tables of [`generate`], one at a time.
+///
+/// While a table grows it is in memory with its signals, about 20 bytes per value; of the tables before it there are
+/// only their keys and about 40 bytes per row, and those only until the last table that refers to them is there.
+#[derive(Debug)]
+pub struct Tables {
+    config: PriorConfig,
+    seed: u64,
+    random: Random,
+    plans: Vec<schema::TablePlan>,
+    world: growth::World,
+    grown: Vec<growth::Grown>,
+}
+
+impl Tables {
+    /// The tables of the database that belongs to `seed`.
+    ///
+    /// # Errors
+    ///
+    /// [`PriorError::InvalidConfig`] where `config` contradicts itself.
+    pub fn new(config: &PriorConfig, seed: u64) -> Result<Self, PriorError> {
+        config.validate()?;
+        let random = Random::new(seed);
+        let plans = schema::draw(config, &mut random.fork(0));
+        let world = growth::World::draw(&mut random.fork(1));
+        let grown = Vec::with_capacity(plans.len());
+        Ok(Self { config: config.clone(), seed, random, plans, world, grown })
     }
-    Ok(SyntheticDatabase { name: format!("prior_{seed}"), tables })
+
+    /// The name of the database.
+    pub fn name(&self) -> String {
+        format!("prior_{}", self.seed)
+    }
+}
+
+impl Iterator for Tables {
+    type Item = Result<SyntheticTable, PriorError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let index = self.grown.len();
+        let plan = self.plans.get(index)?;
+        let random = self.random.fork(2 + index as u64);
+        let (state, table) = match growth::grow(&self.config, plan, &self.grown, &self.world, &random) {
+            Ok(grown) => grown,
+            Err(error) => {
+                self.plans.clear();
+                return Some(Err(error));
+            }
+        };
+        self.grown.push(state);
+        let refers = |plan: &schema::TablePlan, to| plan.references.iter().any(|reference| reference.table == to);
+        for parent in 0..=index {
+            if !self.plans[index + 1..].iter().any(|plan| refers(plan, parent)) {
+                self.grown[parent] = growth::Grown::default();
+            }
+        }
+        Some(Ok(table))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.plans.len().saturating_sub(self.grown.len());
+        (left, Some(left))
+    }
 }

@@ -78,6 +78,14 @@ impl Random {
         (drawn as usize).clamp(*range.start(), (*range.end()).max(*range.start()))
     }
 
+    /// Over a range of whole numbers, bell-shaped in the logarithm, a little above its middle.
+    pub(super) fn log_bell_within(&mut self, range: &RangeInclusive<usize>) -> usize {
+        let (low, high) = (ln((*range.start() as f64).max(1.0)), ln(*range.end() as f64 + 1.0));
+        let place = ((self.uniform() + self.uniform()) / 2.0).max(f64::MIN_POSITIVE);
+        let drawn = exp(low + (high - low) * exp(0.8 * ln(place)));
+        (drawn as usize).clamp(*range.start(), (*range.end()).max(*range.start()))
+    }
+
     #[inline]
     pub(super) fn chance(&mut self, probability: f64) -> bool {
         self.uniform() < probability

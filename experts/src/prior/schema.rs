@@ -29,6 +29,9 @@ pub(super) enum KeyStyle {
     Codes,
     /// By what the row refers to.
     References,
+    /// By the first reference and a number among the rows with the same one, as the lines of an order are. The number
+    /// has 64 bits where `wide`.
+    Numbered { wide: bool },
 }
 
 /// In which order rows are stored.
@@ -65,6 +68,8 @@ pub(super) struct ReferencePlan {
     pub(super) fanout: Fanout,
     /// Share of the parents that have children at all.
     pub(super) covered: f64,
+    /// Whether every one of these parents has a child, as far as there are enough children.
+    pub(super) complete: bool,
     /// How far the parent's general popularity decides its rank in this fanout, in [0, 1].
     pub(super) popularity: f32,
     /// Probability that the parent comes from the block that matches the row's other parents.
@@ -112,8 +117,8 @@ pub(super) fn draw(config: &PriorConfig, random: &mut Random) -> Vec<TablePlan> 
 /// Kinds and parents. Three shapes occur: stars around few roots, chains (snowflakes), and free growth in which
 /// tables with many children attract more.
 fn draw_graph(config: &PriorConfig, random: &mut Random) -> Vec<Outline> {
-    let count = random.within(config.tables.clone());
-    let roots = ((count as f64 * random.between(0.2, 0.55)) as usize).clamp(1, count.saturating_sub(1).max(1));
+    let count = random.log_bell_within(&config.tables);
+    let roots = ((count as f64 * random.between(0.25, 0.65)) as usize).clamp(1, count.saturating_sub(1).max(1));
     let shape = random.below(3);
     let mut outlines: Vec<Outline> = Vec::with_capacity(count);
     for index in 0..count {
@@ -122,7 +127,7 @@ fn draw_graph(config: &PriorConfig, random: &mut Random) -> Vec<Outline> {
             _ if index > 0 && index < roots => random.pick(&[TableKind::Lookup, TableKind::Lookup, TableKind::Entity]),
             _ if index + 1 == count => TableKind::Fact,
             _ => [TableKind::Fact, TableKind::Entity, TableKind::Link, TableKind::Extension]
-                [Alias::new(&[0.38, 0.23, 0.30, 0.09]).draw(random)],
+                [Alias::new(&[0.32, 0.18, 0.44, 0.06]).draw(random)],
         };
         let wanted = match kind {
             _ if index < roots => 0,
@@ -199,8 +204,15 @@ fn draw_table(
     let mut used: Vec<String> = vec![];
     let key = match outline.kind {
         TableKind::Extension => KeyStyle::References,
-        TableKind::Link if random.chance(0.85) => KeyStyle::References,
-        _ if !is_parent && random.chance(0.3) => KeyStyle::None,
+        TableKind::Link if random.chance(0.95) => KeyStyle::References,
+        _ if !is_parent && random.chance(0.06) => KeyStyle::None,
+        // Keys of more than three columns are rare.
+        TableKind::Fact | TableKind::Entity
+            if outline.parents.first().is_some_and(|&parent| plans[parent].key_columns.len() < 3)
+                && random.chance(0.45) =>
+        {
+            KeyStyle::Numbered { wide: random.chance(0.7) }
+        }
         _ if rows < 5_000 && random.chance(0.15) => KeyStyle::Codes,
         _ => KeyStyle::Numbers {
             // Numbers of 32 bits last for so many rows with any gap.
@@ -210,7 +222,7 @@ fn draw_table(
         },
     };
     let mut key_columns = match key {
-        KeyStyle::None | KeyStyle::References => vec![],
+        KeyStyle::None | KeyStyle::References | KeyStyle::Numbered { .. } => vec![],
         KeyStyle::Codes => vec![if random.chance(0.5) { "code".to_owned() } else { format!("{name}_code") }],
         KeyStyle::Numbers { .. } => vec![if random.chance(0.3) { "id".to_owned() } else { format!("{name}_id") }],
     };
@@ -218,26 +230,38 @@ fn draw_table(
 
     let mut references: Vec<ReferencePlan> = vec![];
     for &parent in &outline.parents {
-        references.push(draw_reference(config, parent, &plans[parent], key, &mut used, random));
+        let numbered = matches!(key, KeyStyle::Numbered { .. }) && references.is_empty();
+        let is_key = numbered || key == KeyStyle::References;
+        references.push(draw_reference(config, parent, &plans[parent], is_key, &mut used, random));
     }
     let single_key = matches!(key, KeyStyle::Numbers { .. } | KeyStyle::Codes);
-    if single_key && rows > 1 && random.chance(0.08) {
+    if single_key && rows > 1 && random.chance(0.04) {
         let columns = vec![unused(&format!("parent_{}", key_columns[0]), &mut used)];
         references.push(ReferencePlan {
             table: index,
             columns,
             fanout: Fanout::Uniform,
             covered: 1.0,
+            complete: false,
             popularity: 0.0,
             affinity: 0.0,
             null_share: random.between(0.01, 0.5),
             dangling_share: 0.0,
         });
     }
-    if key == KeyStyle::References {
-        key_columns = references.iter().flat_map(|reference| reference.columns.clone()).collect();
+    match key {
+        KeyStyle::References => {
+            key_columns = references.iter().flat_map(|reference| reference.columns.clone()).collect();
+        }
+        KeyStyle::Numbered { .. } => {
+            key_columns = references.iter().take(1).flat_map(|reference| reference.columns.clone()).collect();
+            let name = if random.chance(0.5) { "number".to_owned() } else { format!("{name}_number") };
+            key_columns.push(unused(&name, &mut used));
+        }
+        KeyStyle::None | KeyStyle::Numbers { .. } | KeyStyle::Codes => {}
     }
     let order = match outline.kind {
+        _ if matches!(key, KeyStyle::Numbered { .. }) && random.chance(0.7) => RowOrder::ByParent,
         TableKind::Link | TableKind::Fact if !outline.parents.is_empty() => {
             random.pick(&[RowOrder::Insertion, RowOrder::Insertion, RowOrder::ByParent, RowOrder::Shuffled])
         }
@@ -277,7 +301,7 @@ fn draw_reference(
     config: &PriorConfig,
     table: usize,
     parent: &TablePlan,
-    key: KeyStyle,
+    is_key: bool,
     used: &mut Vec<String>,
     random: &mut Random,
 ) -> ReferencePlan {
@@ -289,13 +313,12 @@ fn draw_reference(
             unused(&if short { format!("{}_{column}", parent.name) } else { column.clone() }, used)
         })
         .collect();
-    let fanout = match Alias::new(&[0.15, 0.2, 0.3, 0.35]).draw(random) {
+    let fanout = match Alias::new(&[0.1, 0.25, 0.35, 0.3]).draw(random) {
         0 => Fanout::Even,
         1 => Fanout::Uniform,
-        2 => Fanout::LogNormal { spread: random.between(0.4, 1.6) },
+        2 => Fanout::LogNormal { spread: random.between(0.2, 1.3) },
         _ => Fanout::Zipf { exponent: random.between(*config.zipf_exponent.start(), *config.zipf_exponent.end()) },
     };
-    let is_key = key == KeyStyle::References;
     let null_share = if !is_key && random.chance(config.optional_references) {
         let share = random.uniform();
         0.01 + 0.98 * share * share
@@ -307,8 +330,9 @@ fn draw_reference(
         table,
         columns,
         fanout,
-        covered: if random.chance(0.65) { 1.0 } else { random.between(0.1, 1.0) },
-        popularity: if random.chance(0.8) { random.between(0.6, 1.0) as f32 } else { 0.0 },
+        covered: if random.chance(0.7) { 1.0 } else { random.between(0.1, 1.0) },
+        complete: random.chance(0.5),
+        popularity: if random.chance(0.95) { random.between(0.8, 1.0) as f32 } else { 0.0 },
         affinity: if random.chance(0.4) { random.between(0.3, 0.95) } else { 0.0 },
         null_share,
         dangling_share: if dangles { random.between(0.002, 0.2) } else { 0.0 },

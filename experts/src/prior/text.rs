@@ -45,7 +45,8 @@ impl Vocabulary {
     pub(super) fn labels(&self, count: usize, random: &mut Random) -> Vec<String> {
         let start = random.below(self.words.len());
         let side = (1..).find(|side| side * side >= count).unwrap_or(count).max(1);
-        match random.below(if count <= 26 { 5 } else { 4 }) {
+        match random.pick(if count <= 26 { &[0, 0, 0, 1, 2, 3, 4, 4, 4, 5][..] } else { &[0, 0, 0, 1, 2, 3, 4, 4, 4] })
+        {
             0 if count <= self.words.len() / 2 => (0..count).map(|i| capitalised(self.word(start + i))).collect(),
             0 | 1 => (0..count)
                 .map(|i| {
@@ -71,6 +72,15 @@ impl Vocabulary {
             3 => (0..count)
                 .map(|i| format!("{}/{}_{}", self.word(start), self.word(start + 1 + i / side), i % side))
                 .collect(),
+            // Codes of letters, of which neighbours differ in the last.
+            4 => {
+                let width = if count <= 676 && random.chance(0.5) { 2 } else { 3 };
+                let codes = 26usize.pow(width);
+                let start = random.below(codes);
+                let letter = |code: usize, place: u32| char::from(b'A' + (code / 26usize.pow(place) % 26) as u8);
+                let code = |i: usize| (0..width).rev().map(|place| letter((start + i) % codes, place)).collect();
+                (0..count).map(code).collect()
+            }
             _ => (0..count).map(|i| char::from(b'A' + i as u8).to_string()).collect(),
         }
     }
@@ -137,7 +147,7 @@ mod tests {
             let mut labels = vocabulary.labels(200, &mut random);
             assert_eq!(labels.len(), 200);
             labels.sort_unstable();
-            let pairs = labels.windows(2).filter(|pair| pair[0].get(..3) == pair[1].get(..3)).count();
+            let pairs = labels.windows(2).filter(|pair| pair[0].get(..2) == pair[1].get(..2)).count();
             shared += usize::from(pairs > 60);
         }
         assert!(shared >= 15, "{shared} of 20 sets of labels have common prefixes");
