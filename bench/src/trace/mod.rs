@@ -49,7 +49,7 @@ pub struct TraceOptions {
     #[arg(long, default_value = "500..60000", value_parser = parse_range)]
     pub rows: (usize, usize),
     /// Number of their tables
-    #[arg(long, default_value = "2..8", value_parser = parse_range)]
+    #[arg(long, default_value = "2..20", value_parser = parse_range)]
     pub tables: (usize, usize),
     /// Folder of Parquet files with a schema.json; refused if its role is "eval"
     #[arg(long)]
@@ -87,7 +87,7 @@ pub struct TraceOptions {
 const KINDS: [&str; 10] = ["seed", "hard", "seed", "hard", "group", "seed", "hard", "expression", "outer", "distinct"];
 
 /// Version of the queries and labels that a seed stands for.
-const WORKLOAD_VERSION: u32 = 3;
+const WORKLOAD_VERSION: u32 = 4;
 
 /// What decides the content of a trace.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
