@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use hashbrown::HashMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -40,10 +41,47 @@ pub struct Workload {
     pub queries: Vec<CorpusQuery>,
 }
 
+/// Where queries come from.
+#[derive(Debug, Clone, Args)]
+pub struct Source {
+    /// Folder of the corpus
+    #[arg(long, default_value = "../shared/corpus")]
+    pub corpus: PathBuf,
+    /// Databases of the corpus [default: every one with a workload]
+    #[arg(long, num_args = 1..)]
+    pub database: Vec<String>,
+    /// Folder of Parquet or CSV files to query instead of the corpus
+    #[arg(long, requires = "queries", conflicts_with_all = ["corpus", "database"])]
+    pub folder: Option<PathBuf>,
+    /// File of the queries over it, as `relata-bench queries` writes them
+    #[arg(long, requires = "folder")]
+    pub queries: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads the queries of these kinds, [`SUBPLAN`] among them; of a file, all.
+    ///
+    /// # Errors
+    /// When there is no corpus, a named database has no workload, or a file is damaged.
+    pub fn read(&self, kinds: &[String]) -> Result<Vec<Workload>> {
+        match (&self.folder, &self.queries) {
+            (Some(folder), Some(queries)) => {
+                let name = folder.canonicalize().with_context(|| folder.display().to_string())?;
+                let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let queries = read_lines(queries)?.into_iter().map(|entry| query(entry, None));
+                let queries = queries.collect::<Result<_>>()?;
+                Ok(vec![Workload { database: name, folder: folder.clone(), queries }])
+            }
+            _ => read_workloads(&self.corpus, &self.database, kinds),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct QueryEntry {
     id: String,
     kind: String,
+    #[serde(default)]
     tables: Vec<String>,
     sql: String,
     true_value: Option<f64>,
@@ -71,7 +109,7 @@ struct SubplanEntry {
 ///
 /// # Errors
 /// When there is no corpus, a named database has no workload, or a file is damaged.
-pub fn read_workloads(corpus: &Path, names: &[String], kinds: &[String]) -> Result<Vec<Workload>> {
+fn read_workloads(corpus: &Path, names: &[String], kinds: &[String]) -> Result<Vec<Workload>> {
     let entries = std::fs::read_dir(corpus).with_context(|| {
         format!("no corpus at {}: give the folder that holds the databases with --corpus", corpus.display())
     })?;
@@ -109,17 +147,21 @@ fn read_queries(folder: &Path, kinds: &[String]) -> Result<Vec<CorpusQuery>> {
     wanted
         .map(|entry| {
             let anchor = anchors.get(&entry.id);
-            Ok(CorpusQuery {
-                truth: entry.true_value.with_context(|| format!("{} has no answer", entry.id))?,
-                postgres: anchor.and_then(|anchor| anchor.postgres),
-                duckdb: anchor.and_then(|anchor| anchor.duckdb),
-                id: entry.id,
-                kind: entry.kind,
-                tables: entry.tables.len(),
-                sql: entry.sql,
-            })
+            query(entry, anchor)
         })
         .collect()
+}
+
+fn query(entry: QueryEntry, anchor: Option<&AnchorEntry>) -> Result<CorpusQuery> {
+    Ok(CorpusQuery {
+        truth: entry.true_value.with_context(|| format!("{} has no answer", entry.id))?,
+        postgres: anchor.and_then(|anchor| anchor.postgres),
+        duckdb: anchor.and_then(|anchor| anchor.duckdb),
+        id: entry.id,
+        kind: entry.kind,
+        tables: entry.tables.len(),
+        sql: entry.sql,
+    })
 }
 
 fn read_subplans(folder: &Path) -> Result<Vec<CorpusQuery>> {
@@ -149,6 +191,11 @@ pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// A corpus at `folder`.
+    pub(crate) fn source(corpus: &Path) -> Source {
+        Source { corpus: corpus.to_path_buf(), database: vec![], folder: None, queries: None }
+    }
 
     /// Writes a corpus of one database, `shop`, of one table of a hundred rows, with two queries and a sub-plan.
     pub(crate) fn write_corpus(corpus: &Path) {
@@ -197,6 +244,10 @@ pub(crate) mod tests {
         assert_eq!((subplans[0].queries.len(), subplans[0].queries[0].tables), (1, 2));
         let missing = read_workloads(corpus.path(), &["shop2".to_owned()], &kinds).unwrap_err();
         assert!(missing.to_string().contains("no workload of shop2"));
+        let (folder, file) = (corpus.path().join("shop"), corpus.path().join("shop/workload/queries.jsonl"));
+        let source = Source { folder: Some(folder), queries: Some(file), ..source(corpus.path()) };
+        let read = source.read(&[]).unwrap();
+        assert_eq!((read[0].database.as_str(), read[0].queries.len()), ("shop", 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use hashbrown::HashMap;
 use relata_experts::ExpertStack;
 use relata_featurize::analytical::Profiles;
+use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::profile::TableProfile;
 use relata_featurize::selectivity::{FilterEstimate, estimate_filters};
 
@@ -99,6 +100,13 @@ impl Estimate {
     }
 }
 
+/// Rows that are known instead of estimated: counts of earlier executions, or the truth when the rest of the optimizer is
+/// to be judged apart from its estimates.
+pub trait KnownRows: fmt::Debug + Send + Sync {
+    /// Rows of the joined relations of `set` under every filter and condition among them; `None` where they are not known.
+    fn rows(&self, graph: &JoinGraph, set: RelationSet) -> Option<f64>;
+}
+
 /// Filters of a profiled table, by the profile's address, and their estimate.
 type FilterCache = HashMap<(usize, Vec<Expr>), Arc<FilterEstimate>>;
 
@@ -108,6 +116,7 @@ pub(crate) struct Estimator<'a> {
     pub(crate) experts: Option<&'a ExpertStack>,
     pub(crate) profiles: &'a ProfileStore,
     pub(crate) counters: &'a Counters,
+    pub(crate) known: Option<&'a dyn KnownRows>,
     /// The filters that ran on a sample already.
     filters: Mutex<FilterCache>,
     /// What the experts say of a table under its filters, by the address of the filters' estimate in `filters`.
@@ -119,7 +128,7 @@ pub(crate) struct Estimator<'a> {
 impl<'a> Estimator<'a> {
     pub(crate) fn new(experts: Option<&'a ExpertStack>, profiles: &'a ProfileStore, counters: &'a Counters) -> Self {
         let (filters, filtered, regions) = Default::default();
-        Self { experts, profiles, counters, filters, filtered, regions }
+        Self { experts, profiles, counters, known: None, filters, filtered, regions }
     }
 }
 

@@ -43,12 +43,14 @@ mod statistics;
 pub use config::RelataConfig;
 pub use counters::CounterValues;
 pub use error::RelataError;
-pub use estimate::{Estimate, Origin, PlanEstimate};
+pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::TableReport;
 
 /// The experts that [`Relata::new`] takes.
 pub use relata_experts::ExpertStack;
+/// The joins that [`KnownRows`] is asked about.
+pub use relata_featurize::join_graph::{JoinGraph, RelationSet};
 /// How a table is sampled and sketched.
 pub use relata_featurize::profile::ProfileConfig;
 

@@ -20,7 +20,7 @@ use relata_featurize::profile::ProfileConfig;
 
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters};
-use crate::estimate::{Estimator, PlanEstimate};
+use crate::estimate::{Estimator, KnownRows, PlanEstimate};
 use crate::join_order::{CostModel, HashJoinCost};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{ProfileStore, TableReport, profiling_session};
@@ -38,6 +38,7 @@ pub struct Relata {
     pub(crate) profiles: Arc<ProfileStore>,
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
+    known: Option<Arc<dyn KnownRows>>,
     pub(crate) cost_model: Arc<dyn CostModel>,
 }
 
@@ -72,6 +73,7 @@ impl Relata {
             profiles: Arc::default(),
             config: RelataConfig::default(),
             counters: Arc::default(),
+            known: None,
             cost_model: Arc::new(HashJoinCost),
         }
     }
@@ -103,6 +105,13 @@ impl Relata {
     #[must_use]
     pub fn with_config(mut self, config: RelataConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Takes the rows of joins from `known` where it has them.
+    #[must_use]
+    pub fn with_known_rows(mut self, known: Arc<dyn KnownRows>) -> Self {
+        self.known = Some(known);
         self
     }
 
@@ -177,7 +186,9 @@ impl Relata {
     }
 
     pub(crate) fn estimator(&self) -> Estimator<'_> {
-        Estimator::new(self.experts.as_deref(), &self.profiles, &self.counters)
+        let mut estimator = Estimator::new(self.experts.as_deref(), &self.profiles, &self.counters);
+        estimator.known = self.known.as_deref();
+        estimator
     }
 
     /// Estimates every node of an optimized logical plan.

@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use relata_bench::marginals::{self, MarginalsOptions};
+use relata_bench::run::{self, RunOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
 use relata_bench::workload::{self, WorkloadOptions};
@@ -30,6 +31,8 @@ enum Command {
     Estimate(ScoreOptions),
     /// Compare the relational prior with the corpus' databases of role "train"
     Marginals(MarginalsOptions),
+    /// Time queries under DataFusion's default and under relata, in turns
+    Run(RunOptions),
 }
 
 #[tokio::main]
@@ -58,6 +61,7 @@ async fn main() -> Result<()> {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
             println!("{}", marginals::markdown(&report));
         }
+        Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
         Command::Estimate(options) => {
             let report = score::run(&options).await?;
             print!("{}{}", score::print(&report.figures), score::p_error::print(&report.p_errors));

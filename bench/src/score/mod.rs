@@ -20,7 +20,7 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::{SUBPLAN, Workload, read_workloads};
+use crate::corpus::{SUBPLAN, Source, Workload};
 use crate::machine::Provenance;
 use crate::metrics::{Scored, percentile, sorted};
 use contender::{Entrants, EstimateFile, Field, Prediction, RELATA, Recorded};
@@ -37,12 +37,9 @@ pub const PLANS: &str = "plans.jsonl";
 /// Score the estimates of the corpus' queries
 #[derive(Debug, Clone, Args)]
 pub struct ScoreOptions {
-    /// Folder of the corpus
-    #[arg(long, default_value = "../shared/corpus")]
-    pub corpus: PathBuf,
-    /// Databases [default: every one with a workload]
-    #[arg(long, num_args = 1..)]
-    pub database: Vec<String>,
+    /// Where the queries come from.
+    #[command(flatten)]
+    pub source: Source,
     /// Kinds of queries; "subplan" stands for the connected sub-joins of the hard ones
     #[arg(long, value_delimiter = ',', default_values = ["seed", "hard", "group", SUBPLAN])]
     pub kinds: Vec<String>,
@@ -126,7 +123,7 @@ struct Scores {
 /// cannot estimate count as missing.
 pub async fn run(options: &ScoreOptions) -> Result<ScoreReport> {
     ensure!(options.jobs > 0, "--jobs must be at least 1");
-    let workloads = read_workloads(&options.corpus, &options.database, &options.kinds)?;
+    let workloads = options.source.read(&options.kinds)?;
     let recorded = options.estimates.iter().map(Recorded::read).collect::<Result<Vec<_>>>()?;
     let entrants = std::sync::Arc::new(Entrants { recorded });
     let queries: usize = workloads.iter().map(|workload| workload.queries.len()).sum();

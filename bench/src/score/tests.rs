@@ -85,8 +85,7 @@ async fn a_missing_corpus_is_named() {
 
 fn options(corpus: &Path) -> ScoreOptions {
     ScoreOptions {
-        corpus: corpus.to_path_buf(),
-        database: vec![],
+        source: crate::corpus::tests::source(corpus),
         kinds: ["seed", "hard", SUBPLAN].map(str::to_owned).to_vec(),
         estimates: vec![],
         output: None,

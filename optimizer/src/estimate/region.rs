@@ -107,7 +107,10 @@ impl<'a> Region<'a> {
         if let Some(known) = self.sets.get(&set) {
             return Arc::clone(known);
         }
-        let made = if set.len() <= 1 { self.relation(set.iter().next().unwrap_or(0)) } else { self.join(set) };
+        let mut made = if set.len() <= 1 { self.relation(set.iter().next().unwrap_or(0)) } else { self.join(set) };
+        if let Some(rows) = self.owner.known.and_then(|known| known.rows(self.estimator.graph, set)) {
+            made.estimate = Estimate::exact(rows);
+        }
         let made = Arc::new(made);
         self.sets.insert(set, Arc::clone(&made));
         made
