@@ -23,6 +23,8 @@ mod property;
 mod quick_start;
 #[path = "library/same_answers.rs"]
 mod same_answers;
+#[path = "library/sessions.rs"]
+mod sessions;
 #[path = "library/sources.rs"]
 mod sources;
 #[path = "library/stored_profiles.rs"]

@@ -106,3 +106,6 @@ impl Reorder<'_> {
         Some(best)
     }
 }
+
+#[cfg(test)]
+mod tests;
