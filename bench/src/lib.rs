@@ -5,7 +5,7 @@
 //! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
-//! - [`marginals`] sets the databases of the relational prior beside those of the corpus.
+//! - [`prior`] writes databases of the relational prior, [`marginals`] sets them beside those of the corpus.
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.
 
@@ -17,6 +17,7 @@ pub mod marginals;
 pub mod metrics;
 pub mod oracle;
 pub mod planned;
+pub mod prior;
 pub mod queries;
 pub mod run;
 pub mod score;

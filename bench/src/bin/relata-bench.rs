@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use relata_bench::marginals::{self, MarginalsOptions};
+use relata_bench::prior::{self, PriorOptions};
 use relata_bench::run::{self, RunOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
@@ -29,6 +30,8 @@ enum Command {
     Queries(WorkloadOptions),
     /// Score the estimates of the corpus' queries
     Estimate(ScoreOptions),
+    /// Write databases of the relational prior as folders of Parquet files
+    Prior(PriorOptions),
     /// Compare the relational prior with the corpus' databases of role "train"
     Marginals(MarginalsOptions),
     /// Time queries under DataFusion's default and under relata, in turns
@@ -56,6 +59,14 @@ async fn main() -> Result<()> {
         }
         Command::Queries(options) => {
             println!("{} queries", workload::run(&options).await?);
+        }
+        Command::Prior(options) => {
+            let report = tokio::task::spawn_blocking(move || prior::run(&options)).await??;
+            let rate = report.rows as f64 / report.seconds.max(1e-9);
+            println!(
+                "{} databases written, {} were complete; {} tables with {} rows in {:.1} s, {rate:.0} rows/s",
+                report.databases, report.complete, report.tables, report.rows, report.seconds
+            );
         }
         Command::Marginals(options) => {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;

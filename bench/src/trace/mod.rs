@@ -347,7 +347,7 @@ fn check_manifest(options: &TraceOptions) -> Result<()> {
 }
 
 /// `LO..HI`, both included.
-fn parse_range(text: &str) -> Result<(usize, usize)> {
+pub(crate) fn parse_range(text: &str) -> Result<(usize, usize)> {
     let (low, high) = text.split_once("..").context("expected LO..HI")?;
     let range = (low.trim().parse()?, high.trim_start_matches('=').trim().parse()?);
     ensure!(range.0 > 0 && range.0 <= range.1, "expected 1 <= LO <= HI");
