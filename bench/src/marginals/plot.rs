@@ -61,9 +61,7 @@ fn panel<'a>(
         .configure_mesh()
         .x_labels(5)
         .y_labels(5)
-        .x_label_formatter(&|x| {
-            if logarithmic { format!("{:.3e}", 10f64.powf(*x)).replace("e", "·e") } else { format!("{x:.1}") }
-        })
+        .x_label_formatter(&|x| if logarithmic { short(10f64.powf(*x)) } else { format!("{x:.1}") })
         .y_label_formatter(&|y| format!("{y:.1}"))
         .light_line_style(WHITE)
         .draw()?;
@@ -87,4 +85,14 @@ fn panel<'a>(
             .draw()?;
     }
     Ok(())
+}
+
+/// A number of at most a few characters: 0.03, 30, 3k, 3M.
+fn short(value: f64) -> String {
+    match value {
+        _ if value >= 1e6 => format!("{:.0}M", value / 1e6),
+        _ if value >= 1e3 => format!("{:.0}k", value / 1e3),
+        _ if value >= 1.0 => format!("{value:.0}"),
+        _ => format!("{value:.5}").trim_end_matches('0').to_owned(),
+    }
 }
