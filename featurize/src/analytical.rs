@@ -6,7 +6,8 @@
 //! SIGMOD 1979 for the remainders); the bound multiplies the rest's bound with the largest degree of the join key (the
 //! simplest of the degree-sequence bounds; Deeds, Suciu, Balazinska, "SafeBound", SIGMOD 2023).
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
 
@@ -89,6 +90,9 @@ pub struct JoinKeys {
 /// Rows assumed of a relation nothing is known about.
 const UNKNOWN_ROWS: f64 = 1000.0;
 
+/// Two keys, by relation and column.
+type KeyPair = [(usize, Option<usize>); 2];
+
 /// Estimates the sets of relations of one join graph.
 #[derive(Debug)]
 pub struct JoinEstimator<'a> {
@@ -96,6 +100,8 @@ pub struct JoinEstimator<'a> {
     pub graph: &'a JoinGraph,
     /// Its relations.
     pub relations: Vec<RelationEstimate>,
+    /// What [`key_selectivity`] said of pairs of keys.
+    selectivities: Mutex<HashMap<KeyPair, f64>>,
 }
 
 impl<'a> JoinEstimator<'a> {
@@ -122,7 +128,7 @@ impl<'a> JoinEstimator<'a> {
                 }
             }
         });
-        Self { graph, relations: relations.collect() }
+        Self { graph, relations: relations.collect(), selectivities: Mutex::default() }
     }
 
     /// Whether every relation is a profiled base table.
@@ -170,10 +176,9 @@ impl<'a> JoinEstimator<'a> {
             let own = class.members.iter().find(|m| m.relation == relation);
             let (Some(left), Some(right)) = (of_set, own) else { continue };
             let (l, r) = (self.key(left), self.key(right));
-            let selectivity = match (self.sketch(left), self.sketch(right)) {
-                (Some(a), Some(b)) => key_selectivity(a, b),
-                _ => (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0),
-            };
+            let selectivity = self
+                .key_selectivity(left, right)
+                .unwrap_or_else(|| (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0));
             keys.same_table |= self.same_table(left.relation, relation);
             caps = (caps.0.min(self.base_rows(left.relation)), caps.1.min(self.base_rows(relation)));
             if keys.count == 0 {
@@ -208,6 +213,14 @@ impl<'a> JoinEstimator<'a> {
             keys.count += 1;
         }
         keys
+    }
+
+    /// [`key_selectivity`] of two keys, once: the same keys join many sets. `None` where one of them has no sketch.
+    fn key_selectivity(&self, left: &KeyMember, right: &KeyMember) -> Option<f64> {
+        let (a, b) = (self.sketch(left)?, self.sketch(right)?);
+        let keys = [left, right].map(|member| (member.relation, member.column));
+        let mut known = self.selectivities.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(*known.entry(keys).or_insert_with(|| key_selectivity(a, b)))
     }
 
     fn sketch(&self, member: &KeyMember) -> Option<&ColumnSketch> {

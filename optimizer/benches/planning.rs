@@ -13,29 +13,50 @@ use datafusion::prelude::SessionContext;
 use relata::Relata;
 use tokio::runtime::Runtime;
 
-const TABLES: i64 = 10;
+const TABLES: i64 = 60;
 const ROWS: i64 = 4000;
+/// Tables around the first one in the largest star.
+const SATELLITES: i64 = 9;
+
+/// How a query joins its tables.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// Each table has a key of the next one.
+    Chain,
+    /// The first table has a key of every other one.
+    Star,
+    /// All tables have the same key.
+    Clique,
+}
 
 /// A chain of tables: `t0` has a key of `t1`, which has a key of `t2`, and so on; later tables are smaller.
 fn register(ctx: &SessionContext) {
+    let numbers = |rows: i64, number: fn(i64) -> i64| Arc::new(Int64Array::from_iter_values((0..rows).map(number)));
     for table in 0..TABLES {
         let rows = ROWS / (table + 1);
         let next = ROWS / (table + 2);
-        let columns: [(&str, ArrayRef); 4] = [
-            ("id", Arc::new(Int64Array::from_iter_values(0..rows))),
-            ("next", Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i * i % next)))),
-            ("number", Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i * 31 % 100)))),
-            ("word", Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("word {}", i % 37))))),
+        let mut columns: Vec<(String, ArrayRef)> = vec![
+            ("id".to_owned(), numbers(rows, |i| i)),
+            ("next".to_owned(), Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i * i % next)))),
+            ("number".to_owned(), numbers(rows, |i| i * 31 % 100)),
+            ("word".to_owned(), Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("word {}", i % 37))))),
         ];
+        if table == 0 {
+            columns.extend((1..=SATELLITES).map(|key| (format!("k{key}"), numbers(rows, |i| i * 7 % 300) as ArrayRef)));
+        }
         ctx.register_batch(format!("t{table}"), RecordBatch::try_from_iter(columns).unwrap()).unwrap();
     }
 }
 
-/// The first `tables` of the chain, joined, each with a filter.
-fn query(tables: i64) -> String {
+/// The first `tables`, joined, each with a filter.
+fn query(shape: Shape, tables: i64) -> String {
     let from: Vec<String> = (0..tables).map(|t| format!("t{t}")).collect();
-    let joins = (1..tables).map(|t| format!("t{}.next = t{t}.id", t - 1));
-    let filters = (0..tables).map(|t| format!("t{t}.number < {}", 50 + 5 * t));
+    let joins = (1..tables).map(|t| match shape {
+        Shape::Chain => format!("t{}.next = t{t}.id", t - 1),
+        Shape::Star => format!("t0.k{t} = t{t}.id"),
+        Shape::Clique => format!("t{}.id = t{t}.id", t - 1),
+    });
+    let filters = (0..tables).map(|t| format!("t{t}.number < {}", 50 + t % 10 * 5));
     let conditions: Vec<String> = joins.chain(filters).collect();
     format!("SELECT COUNT(*), MAX(t0.word) FROM {} WHERE {}", from.join(", "), conditions.join(" AND "))
 }
@@ -51,9 +72,11 @@ fn planning(criterion: &mut Criterion) {
     }
     runtime.block_on(relata.profile(&learned)).unwrap();
 
-    for tables in [1, 3, 6, 10] {
-        let sql = query(tables);
-        let mut group = criterion.benchmark_group(format!("physical plan of {tables} tables"));
+    let chains = [1, 3, 6, 10, 30, 60].map(|tables| (Shape::Chain, tables));
+    let others = [(Shape::Star, 6), (Shape::Star, 10), (Shape::Clique, 6), (Shape::Clique, 10)];
+    for (shape, tables) in chains.into_iter().chain(others) {
+        let sql = query(shape, tables);
+        let mut group = criterion.benchmark_group(format!("physical plan of {shape:?} {tables}"));
         for (name, ctx) in [("default", &default), ("relata", &learned)] {
             let state = ctx.state();
             let plan = runtime.block_on(state.create_logical_plan(&sql)).unwrap();
@@ -66,7 +89,7 @@ fn planning(criterion: &mut Criterion) {
 
     let state = learned.state();
     let optimized = |tables| -> LogicalPlan {
-        let plan = runtime.block_on(state.create_logical_plan(&query(tables))).unwrap();
+        let plan = runtime.block_on(state.create_logical_plan(&query(Shape::Chain, tables))).unwrap();
         state.optimize(&plan).unwrap()
     };
     let mut group = criterion.benchmark_group("estimate every node of a plan");

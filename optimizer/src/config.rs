@@ -18,8 +18,9 @@ extensions_options! {
         pub profile_budget_ms: u64, default = 5_000
         /// How many times cheaper a new join order must be for the query's own order to be left.
         pub minimum_gain: f64, default = 1.5
-        /// Pairs of relation sets that join enumeration looks at before it goes on greedily.
-        pub enumeration_budget: usize, default = 10_000
+        /// Pairs of relation sets that join enumeration looks at before it goes on greedily; a chain of 28 relations, a star of
+        /// 10 and a clique of 8 are within the default.
+        pub enumeration_budget: usize, default = 4_000
     }
 }
 

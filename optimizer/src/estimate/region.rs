@@ -61,6 +61,10 @@ impl KnownRegion {
     }
 }
 
+fn is_large(graph: &JoinGraph) -> bool {
+    graph.relations.len() > LARGE_REGION
+}
+
 /// The estimates of one join graph, each made once.
 #[derive(Debug)]
 pub(crate) struct Region<'a> {
@@ -92,7 +96,7 @@ impl<'a> Region<'a> {
         Self {
             estimator: JoinEstimator::new(graph, owner),
             owner,
-            experts: owner.experts.filter(|_| graph.relations.len() <= LARGE_REGION),
+            experts: owner.experts.filter(|_| !is_large(graph)),
             tables: graph.relations.iter().map(|r| owner.profiles.of_scan(r.scan.as_ref()?)).collect(),
             sets,
         }
@@ -150,9 +154,23 @@ impl<'a> Region<'a> {
         known.entry(filter).or_insert_with(read).clone()
     }
 
-    /// A set by its canonical decomposition: the rest, one more relation, and one step of message passing.
+    /// The relation of a set that is joined last: the canonical one, so that a set has one estimate however it is joined. In a
+    /// large region it is one whose rest is known, where there is one: with the canonical one, every set that greedy ordering
+    /// looks at would bring as many new ones as it has relations.
+    fn last(&self, set: RelationSet) -> usize {
+        let graph = self.estimator.graph;
+        let joins_known = |&relation: &usize| {
+            let relation = RelationSet::single(relation);
+            let rest = set.minus(relation);
+            self.sets.contains_key(&rest) && !graph.neighbours(relation).intersection(rest).is_empty()
+        };
+        let known = if is_large(graph) { set.iter().rev().find(joins_known) } else { None };
+        known.unwrap_or_else(|| graph.last(set))
+    }
+
+    /// A set by its decomposition: the rest, one more relation, and one step of message passing.
     fn join(&mut self, set: RelationSet) -> SetState {
-        let relation = self.estimator.graph.last(set);
+        let relation = self.last(set);
         let rest = set.minus(RelationSet::single(relation));
         let left = self.visit(rest);
         let right = self.visit(RelationSet::single(relation));
@@ -226,5 +244,43 @@ fn corrected(rows: f64, bound: f64, quantiles: Option<CardinalityQuantiles>) -> 
         lower: at(quantiles.lower).min(rows),
         upper: at(quantiles.upper).max(rows),
         origin: Origin::Expert,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use datafusion::logical_expr::JoinType;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+    use crate::join_order::{HashJoinCost, reorder};
+    use crate::{Relata, RelataConfig};
+
+    #[tokio::test]
+    async fn ordering_a_large_star_estimates_few_sets() {
+        const RELATIONS: usize = 60;
+        let ctx = SessionContext::new();
+        let column = |modulus: i64| Arc::new(Int64Array::from_iter_values((0..90).map(|i| i % modulus))) as ArrayRef;
+        let columns = [("id", column(90)), ("number", column(7))];
+        ctx.register_batch("t", RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+        let hub: Vec<String> = (1..RELATIONS).map(|i| format!("id + {i} AS key{i}")).collect();
+        let mut data = ctx.sql(&format!("SELECT id, {} FROM t", hub.join(", "))).await.unwrap();
+        for i in 1..RELATIONS {
+            // The relations that greedy ordering takes first are the last ones of the canonical order.
+            let right = ctx.sql(&format!("SELECT id AS id{i} FROM t WHERE id > {}", 10 + i)).await.unwrap();
+            let (left_key, right_key) = (format!("key{i}"), format!("id{i}"));
+            data = data.join(right, JoinType::Inner, &[&left_key], &[&right_key], None).unwrap();
+        }
+        let relata = Relata::pretrained().unwrap();
+        relata.profile(&ctx).await.unwrap();
+        let estimator = relata.estimator();
+        let config = RelataConfig { minimum_gain: 0.0, ..RelataConfig::default() };
+        let plan = data.into_unoptimized_plan();
+        let reordered = reorder(&estimator, &config, &HashJoinCost, plan).unwrap();
+        assert_eq!(relata.counters().reordered, 1, "{:?}", relata.counters());
+        let sets = estimator.regions.lock().unwrap().iter().map(|region| region.sets.len()).max().unwrap();
+        assert!(sets < RELATIONS * RELATIONS, "{sets} sets");
+        assert!(crate::estimate::rows(&estimator, &reordered).is_known());
     }
 }
