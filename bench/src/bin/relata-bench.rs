@@ -4,8 +4,10 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use relata_bench::compare::{self, CompareOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::prior::{self, PriorOptions};
+use relata_bench::report::{self, ReportOptions};
 use relata_bench::run::{self, RunOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
@@ -36,6 +38,10 @@ enum Command {
     Marginals(MarginalsOptions),
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
+    /// Write tables and pictures of measurements
+    Report(ReportOptions),
+    /// Say what got better or worse; exit code 1 if a figure got worse by more than the threshold
+    Compare(CompareOptions),
 }
 
 #[tokio::main]
@@ -73,6 +79,14 @@ async fn main() -> Result<()> {
             println!("{}", marginals::markdown(&report));
         }
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
+        Command::Report(options) => report::run(&options)?,
+        Command::Compare(options) => {
+            let changes = compare::run(&options)?;
+            print!("{}", changes.print());
+            if !changes.acceptable() {
+                std::process::exit(1);
+            }
+        }
         Command::Estimate(options) => {
             let report = score::run(&options).await?;
             print!("{}{}", score::print(&report.figures), score::p_error::print(&report.p_errors));

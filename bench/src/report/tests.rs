@@ -1,0 +1,46 @@
+//! A report over a corpus of one small database.
+
+use super::*;
+use crate::run::RunOptions;
+use crate::score::ScoreOptions;
+
+#[tokio::test]
+async fn a_small_corpus_is_reported() {
+    let corpus = tempfile::tempdir().unwrap();
+    crate::corpus::tests::write_corpus(corpus.path());
+    let kinds = ["seed", crate::corpus::SUBPLAN].map(str::to_owned).to_vec();
+    let estimates = corpus.path().join("estimates");
+    let options = ScoreOptions {
+        source: crate::corpus::tests::source(corpus.path()),
+        kinds: kinds.clone(),
+        estimates: vec![],
+        output: Some(estimates.clone()),
+        jobs: 1,
+    };
+    crate::score::run(&options).await.unwrap();
+    let times = corpus.path().join("times.json");
+    let options = RunOptions {
+        source: crate::corpus::tests::source(corpus.path()),
+        tpch: None,
+        kinds,
+        limit: None,
+        oracle: false,
+        repeat: 1,
+        timeout: None,
+        threads: Some(1),
+        memory_limit: None,
+        output: Some(times.clone()),
+    };
+    run::run(&options).await.unwrap();
+    let output = corpus.path().join("small");
+    let options = ReportOptions { estimates: Some(estimates), runs: vec![times], output: output.clone() };
+    run(&options).unwrap();
+    let page = std::fs::read_to_string(output.join("README.md")).unwrap();
+    for part in ["# small", "| seed | datafusion |", "as written", "## Times: times", "| q1.s01 |", "(times.svg)"] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+    for name in ["percentiles.svg", "tables.svg", "predicted.svg", "times.svg"] {
+        assert!(std::fs::read_to_string(output.join(name)).unwrap().contains("relata"), "{name}");
+    }
+    assert!(ScoreReport::read(&output).is_ok() && RunReport::read(&output.join("times.json")).is_ok());
+}
