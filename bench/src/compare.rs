@@ -39,7 +39,7 @@ struct Change {
 impl Change {
     /// How many times as large it has become.
     fn factor(&self) -> f64 {
-        if self.before == self.after { 1.0 } else { self.after / self.before }
+        if self.before.total_cmp(&self.after).is_eq() { 1.0 } else { self.after / self.before }
     }
 
     fn row(&self, threshold: f64) -> Vec<String> {

@@ -6,11 +6,13 @@
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
 //! - [`prior`] writes databases of the relational prior, [`marginals`] sets them beside those of the corpus.
+//! - [`baseline`] is a linear model among the contenders.
 //! - [`run`] times queries, those of [`tpch`] as well, under DataFusion's default, relata, and relata with the [`oracle`]'s
 //!   cardinalities; [`report`] and [`compare`] read what `estimate` and `run` wrote.
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.
 
+pub mod baseline;
 pub mod compare;
 pub mod corpus;
 pub mod count;

@@ -38,6 +38,9 @@ enum Command {
     Marginals(MarginalsOptions),
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
+    /// Fit the linear baseline to traces
+    #[cfg(feature = "baseline")]
+    Baseline(relata_bench::baseline::fit::BaselineOptions),
     /// Write tables and pictures of measurements
     Report(ReportOptions),
     /// Say what got better or worse; exit code 1 if a figure got worse by more than the threshold
@@ -79,6 +82,15 @@ async fn main() -> Result<()> {
             println!("{}", marginals::markdown(&report));
         }
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
+        #[cfg(feature = "baseline")]
+        Command::Baseline(options) => {
+            let linear = relata_bench::baseline::fit::run(&options)?;
+            for (kind, regression) in ["filter", "join", "aggregate"].iter().zip(&linear.regressions) {
+                let Some(regression) = regression else { continue };
+                let (before, after) = regression.deviation;
+                println!("{kind}: {} nodes, residual {before:.3} -> {after:.3}", regression.nodes);
+            }
+        }
         Command::Report(options) => report::run(&options)?,
         Command::Compare(options) => {
             let changes = compare::run(&options)?;

@@ -14,6 +14,7 @@ use relata::cli::session::SessionOptions;
 use relata::{QueryEstimate, Relata};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::{Linear, LinearContender};
 use crate::corpus::{CorpusQuery, Workload, read_lines};
 
 /// The name of relata among the contenders.
@@ -176,6 +177,8 @@ impl Contender for DataFusion {
 pub struct Entrants {
     /// Estimates read from files.
     pub recorded: Vec<Recorded>,
+    /// The linear baseline.
+    pub linear: Option<Linear>,
 }
 
 /// Everybody who estimates one database's queries, in the order of the tables.
@@ -198,7 +201,11 @@ impl Field {
         let profile_seconds = start.elapsed().as_secs_f64();
         let analytical = Arc::new(Session::new("analytical", &database, Relata::new(None)).await?);
         let mut contenders: Vec<Box<dyn Contender>> =
-            vec![Box::new(DataFusion(Arc::clone(&analytical))), Box::new(Shared(analytical)), Box::new(relata)];
+            vec![Box::new(DataFusion(Arc::clone(&analytical))), Box::new(Shared(analytical))];
+        if let Some(linear) = &entrants.linear {
+            contenders.push(Box::new(LinearContender::new(linear.clone(), &workload.folder)?));
+        }
+        contenders.push(Box::new(relata));
         let anchors = |name: &str, of: fn(&CorpusQuery) -> Option<f64>| {
             Recorded::new(name, workload.queries.iter().filter_map(|query| Some((query.id.clone(), of(query)?))))
         };

@@ -20,6 +20,7 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::Linear;
 use crate::corpus::{SUBPLAN, Source, Workload};
 use crate::machine::Provenance;
 use crate::metrics::{Scored, percentile, sorted};
@@ -46,6 +47,9 @@ pub struct ScoreOptions {
     /// Further contender, from JSON lines of "id" and "estimate"
     #[arg(long, value_name = "NAME=FILE")]
     pub estimates: Vec<EstimateFile>,
+    /// Coefficients of the linear baseline [default: those in the repository]
+    #[arg(long, value_name = "FILE")]
+    pub linear: Option<PathBuf>,
     /// Folder for the figures (JSON) and for every estimate and join order (JSON lines)
     #[arg(long)]
     pub output: Option<PathBuf>,
@@ -125,7 +129,11 @@ pub async fn run(options: &ScoreOptions) -> Result<ScoreReport> {
     ensure!(options.jobs > 0, "--jobs must be at least 1");
     let workloads = options.source.read(&options.kinds)?;
     let recorded = options.estimates.iter().map(Recorded::read).collect::<Result<Vec<_>>>()?;
-    let entrants = std::sync::Arc::new(Entrants { recorded });
+    let linear = match &options.linear {
+        Some(file) => Some(Linear::read(file)?),
+        None => Linear::stored().inspect_err(|error| eprintln!("no linear baseline: {error:#}")).ok(),
+    };
+    let entrants = std::sync::Arc::new(Entrants { recorded, linear });
     let queries: usize = workloads.iter().map(|workload| workload.queries.len()).sum();
     let bar = ProgressBar::new(queries as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {per_sec}  {elapsed}  {msg}")?);

@@ -88,6 +88,7 @@ fn options(corpus: &Path) -> ScoreOptions {
         source: crate::corpus::tests::source(corpus),
         kinds: ["seed", "hard", SUBPLAN].map(str::to_owned).to_vec(),
         estimates: vec![],
+        linear: None,
         output: None,
         jobs: 1,
     }
@@ -104,7 +105,7 @@ async fn a_small_corpus_is_scored_from_end_to_end() {
         ..options(corpus.path())
     };
     let report = run(&options).await.unwrap();
-    assert_eq!(report.contenders, ["datafusion", "analytical", RELATA, "postgres", "duckdb", "mine"]);
+    assert_eq!(report.contenders, ["datafusion", "analytical", "linear", RELATA, "postgres", "duckdb", "mine"]);
     assert_eq!(report.estimates.len(), 2);
     let first = &report.estimates[0];
     assert!((first.scored("mine").unwrap().estimate - 10.0).abs() < 1e-9 && first.errors.is_empty(), "{first:?}");
