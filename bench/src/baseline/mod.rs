@@ -234,6 +234,7 @@ mod tests {
     fn stored_coefficients_belong_to_this_layout() {
         let linear = Linear::stored().unwrap();
         assert!(linear.regressions.iter().flatten().all(|r| r.means.len() == r.slopes.len() && r.nodes > 0));
-        assert!(linear.rows(&graph()).is_some_and(f64::is_finite));
+        let joins = linear.regressions[1].is_some();
+        assert_eq!(linear.rows(&graph()).map(f64::is_finite), joins.then_some(true));
     }
 }
