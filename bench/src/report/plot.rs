@@ -19,7 +19,7 @@ const PANEL: (u32, u32) = (420, 340);
 /// Beyond this the curves leave the picture.
 const MOST: f64 = 1e6;
 /// Bins of the two-dimensional histogram per factor of ten.
-const BINS: f64 = 3.0;
+const BINS: f64 = 2.0;
 /// Powers of ten that the two-dimensional histogram shows.
 const DECADES: f64 = 10.0;
 
@@ -113,8 +113,10 @@ pub(super) fn by_tables(report: &ScoreReport, path: &Path) -> Result<()> {
 /// When the picture cannot be written.
 pub(super) fn predicted(report: &ScoreReport, path: &Path) -> Result<()> {
     let cells = (BINS * DECADES) as usize;
-    draw(path, report.contenders.len(), |area, index| {
-        let name = &report.contenders[index];
+    let known = |name: &&String| report.estimates.iter().any(|query| query.predictions.contains_key(*name));
+    let contenders: Vec<&String> = report.contenders.iter().filter(known).collect();
+    draw(path, contenders.len(), |area, index| {
+        let name = contenders[index];
         let bin = |rows: f64| ((rows.max(1.0).log10() * BINS) as usize).min(cells - 1);
         let mut counts = vec![0u32; cells * cells];
         for query in &report.estimates {
@@ -209,7 +211,7 @@ fn curves<'a>(area: &Area<'a>, axes: &Axes<'_>, lines: &[Line]) -> Drawn<'a> {
         .y_desc(axes.y)
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| if *y < 1.0 { format!("{y:.2}") } else { format!("{y:.0}") })
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .draw()?;
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.points.is_empty()) {
         let width = match (line.thin, line.name == RELATA) {

@@ -57,13 +57,13 @@ pub struct Figure {
     pub summary: Summary,
 }
 
-/// The figures of every contender: of every group over all databases, and of all queries of each database.
+/// The figures of every contender: of every group over all databases, and of all whole queries of each database.
 pub fn figures(estimates: &[Estimated], contenders: &[String]) -> Vec<Figure> {
     let mut databases: Vec<&str> = estimates.iter().map(|estimated| estimated.database.as_str()).collect();
     databases.dedup();
     let groups = Group::all(estimates);
     let everywhere = groups.iter().map(|group| (None, group));
-    let all = groups.iter().filter(|group| group.name == "all");
+    let all = groups.iter().filter(|group| group.name == "all" && !group.subplans);
     let each = all.flat_map(|group| databases.iter().map(move |database| (Some(*database), group)));
     everywhere
         .chain(each)

@@ -3,7 +3,7 @@
 //! After Han et al., "Cardinality Estimation in DBMS: A Comprehensive Benchmark Evaluation" (VLDB 2022, section 7): the plan
 //! is chosen from the estimates of all connected sub-joins by exact dynamic programming over bushy trees, and costed with
 //! their true cardinalities under [`HashJoinCost`]. Rows of single tables are exact for everyone, because the anchors have
-//! none: this is about joins. [`WRITTEN`] is the order in which the query names its tables, left-deep.
+//! none: this is about joins. A query of whose sub-joins the corpus lists too few to build any tree is left out. [`WRITTEN`] is the order in which the query names its tables, left-deep.
 
 use std::collections::BTreeMap;
 
