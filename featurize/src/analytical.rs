@@ -3,15 +3,18 @@
 //! The estimate of a set is built along its canonical decomposition ([`JoinGraph::last`]), so that a set has one estimate
 //! however the plan joins it: rows of the rest, times rows of the last relation, times the share of pairs that match. The
 //! share comes from common values matched with each other and uniform remainders (PostgreSQL's `eqjoinsel`, Selinger et al.
-//! SIGMOD 1979 for the remainders); the bound multiplies the rest's bound with the largest degree of the join key (the
-//! simplest of the degree-sequence bounds; Deeds, Suciu, Balazinska, "SafeBound", SIGMOD 2023).
+//! SIGMOD 1979 for the remainders), corrected by what samples of the keys say of their filters and fanouts; the bound
+//! multiplies the rest's bound with the largest degree of the join key (the simplest of the degree-sequence bounds; Deeds,
+//! Suciu, Balazinska, "SafeBound", SIGMOD 2023).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
+use smallvec::SmallVec;
 
 use crate::join_graph::{JoinGraph, KeyMember, RelationSet, Residual};
+use crate::key_sample::{KeyCorrelation, KeySample, SampledSide, key_correlation};
 use crate::profile::TableProfile;
 use crate::selectivity::{FilterEstimate, estimate_filters};
 use crate::sketch::ColumnSketch;
@@ -85,10 +88,18 @@ pub struct JoinKeys {
     pub provable: bool,
     /// Whether both sides are the same base table.
     pub same_table: bool,
+    /// How the filters and fanouts of both sides go together, where samples by key say.
+    pub correlation: Option<KeyCorrelation>,
 }
 
 /// Rows assumed of a relation nothing is known about.
 const UNKNOWN_ROWS: f64 = 1000.0;
+
+/// Beyond so many relations samples by key are left out.
+const MOST_CORRELATED: usize = 20;
+
+/// Relations of a set whose keys are looked at together.
+const MOST_SIDES: usize = 3;
 
 /// Two keys, by relation and column.
 type KeyPair = [(usize, Option<usize>); 2];
@@ -102,6 +113,10 @@ pub struct JoinEstimator<'a> {
     pub relations: Vec<RelationEstimate>,
     /// What [`key_selectivity`] said of pairs of keys.
     selectivities: Mutex<HashMap<KeyPair, f64>>,
+    /// Rows of each sampled key that pass the filters, by class and member of the graph's keys.
+    passing: Vec<Vec<Option<Vec<f64>>>>,
+    /// What [`key_correlation`] said, by class, members in the set and relation.
+    correlations: Mutex<HashMap<(usize, RelationSet, usize), Option<KeyCorrelation>>>,
 }
 
 impl<'a> JoinEstimator<'a> {
@@ -128,7 +143,48 @@ impl<'a> JoinEstimator<'a> {
                 }
             }
         });
-        Self { graph, relations: relations.collect(), selectivities: Mutex::default() }
+        let mut estimator = Self {
+            graph,
+            relations: relations.collect(),
+            selectivities: Mutex::default(),
+            passing: vec![],
+            correlations: Mutex::default(),
+        };
+        if (2..=MOST_CORRELATED).contains(&graph.relations.len()) {
+            let passing = |member: &KeyMember| {
+                let filter = estimator.relations[member.relation].filter.as_ref()?;
+                Some(filter.passing(estimator.key_sample(member)?))
+            };
+            let classes = graph.classes.iter();
+            estimator.passing = classes.map(|class| class.members.iter().map(passing).collect()).collect();
+        }
+        estimator
+    }
+
+    fn key_sample(&self, member: &KeyMember) -> Option<&KeySample> {
+        self.relations[member.relation].profile.as_ref()?.key_sample(member.column?)
+    }
+
+    /// How the keys of a class go together in `set` and in `relation`.
+    fn correlation(&self, class: usize, set: RelationSet, relation: usize) -> Option<KeyCorrelation> {
+        let members = self.graph.classes[class].members.iter().zip(self.passing.get(class)?);
+        let sides = members.filter_map(|(member, passing)| {
+            let passing = passing.as_deref()?;
+            Some((member.relation, SampledSide { sample: self.key_sample(member)?, passing }))
+        });
+        let (mut of_set, mut own) = (SmallVec::<[SampledSide<'_>; MOST_SIDES]>::new(), None);
+        let mut owners = RelationSet::default();
+        for (owner, side) in sides {
+            if set.contains(owner) && of_set.len() < MOST_SIDES {
+                of_set.push(side);
+                owners = owners.union(RelationSet::single(owner));
+            } else if owner == relation {
+                own = own.or(Some(side));
+            }
+        }
+        let own = own?;
+        let mut known = self.correlations.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.entry((class, owners, relation)).or_insert_with(|| key_correlation(&of_set, own))
     }
 
     /// Whether every relation is a profiled base table.
@@ -157,7 +213,8 @@ impl<'a> JoinEstimator<'a> {
                 bound = bound.min(one.bound * keys.max_set.max(0.0));
             }
         }
-        let rows = (estimate.rows * one.rows * keys.selectivity * residual).min(bound);
+        let factor = keys.correlation.map_or(1.0, |correlation| correlation.factor);
+        let rows = (estimate.rows * one.rows * keys.selectivity * factor * residual).min(bound);
         let unfiltered = estimate.unfiltered * one.unfiltered * keys.selectivity;
         (SetEstimate { rows, unfiltered, bound }, keys)
     }
@@ -166,7 +223,7 @@ impl<'a> JoinEstimator<'a> {
     fn keys(&self, set: RelationSet, relation: usize) -> JoinKeys {
         let mut keys = JoinKeys { selectivity: 1.0, provable: true, ..JoinKeys::default() };
         let mut caps = (f64::INFINITY, f64::INFINITY);
-        for class in &self.graph.classes {
+        for (index, class) in self.graph.classes.iter().enumerate() {
             // Of a class with several members on the set's side, the one with the fewest distinct values has survived.
             let of_set = class
                 .members
@@ -179,6 +236,12 @@ impl<'a> JoinEstimator<'a> {
             let selectivity = self
                 .key_selectivity(left, right)
                 .unwrap_or_else(|| (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0));
+            // Several keys tell much the same: the one with most matches counts.
+            let correlation = self.correlation(index, set, relation);
+            let matches = |correlation: &Option<KeyCorrelation>| correlation.map_or(0.0, |c| c.matched.max(c.expected));
+            if matches(&correlation) > matches(&keys.correlation) {
+                keys.correlation = correlation;
+            }
             keys.same_table |= self.same_table(left.relation, relation);
             caps = (caps.0.min(self.base_rows(left.relation)), caps.1.min(self.base_rows(relation)));
             if keys.count == 0 {

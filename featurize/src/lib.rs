@@ -2,8 +2,9 @@
 //!
 //! The walk of one query through this crate:
 //!
-//! 1. [`sample`] keeps a seeded uniform row sample of a table, [`sketch`] summarises each column in the same scan, and
-//!    both together are the table's [`profile`], stored on disk and keyed by the data it describes.
+//! 1. [`sample`] keeps a seeded uniform row sample of a table, [`key_sample`] rows by the values of join keys, [`sketch`]
+//!    summarises each column in the same scan, and all of it is the table's [`profile`], stored on disk and keyed by the
+//!    data it describes.
 //! 2. [`relative`] turns a profile into the relative encoding the data expert reads: no names, ids or raw constants pass
 //!    that door.
 //! 3. [`join_graph`] reads the inner joins of a logical plan as relations, equi-join keys and filters, whatever the shape
@@ -21,6 +22,7 @@ pub mod error;
 pub mod graph;
 pub mod groups;
 pub mod join_graph;
+pub mod key_sample;
 pub mod logical;
 pub mod profile;
 pub mod relative;

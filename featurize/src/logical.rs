@@ -52,8 +52,8 @@ fn flag(value: bool) -> f32 {
     f32::from(u8::from(value))
 }
 
-fn features(kind: NodeKind, values: &[f32]) -> SmallVec<[f32; 24]> {
-    let mut features: SmallVec<[f32; 24]> =
+fn features(kind: NodeKind, values: &[f32]) -> SmallVec<[f32; 28]> {
+    let mut features: SmallVec<[f32; 28]> =
         values.iter().map(|v| if v.is_finite() { v.clamp(-10.0, 10.0) } else { 0.0 }).collect();
     debug_assert!(features.len() <= kind.features());
     features.resize(kind.features(), 0.0);
@@ -76,11 +76,11 @@ fn push_column(graph: &mut FeatureGraph, table: u32, profile: &TableProfile, col
 }
 
 /// Features of a column node. `[NodeKind::Column.features()]`
-pub fn column_features(profile: &TableProfile, column: usize) -> SmallVec<[f32; 24]> {
+pub fn column_features(profile: &TableProfile, column: usize) -> SmallVec<[f32; 28]> {
     features(NodeKind::Column, &column_statistics(&profile.columns[column]))
 }
 
-fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> SmallVec<[f32; 24]> {
+fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> SmallVec<[f32; 28]> {
     let mut values = [0.0; 24];
     values[predicate.kind as usize] = 1.0;
     let rest = &mut values[PredicateKind::COUNT..];
@@ -103,7 +103,7 @@ fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> Smal
     features(NodeKind::Predicate, &values)
 }
 
-fn filter_features(filter: &FilterEstimate) -> SmallVec<[f32; 24]> {
+fn filter_features(filter: &FilterEstimate) -> SmallVec<[f32; 28]> {
     features(
         NodeKind::Filter,
         &[
@@ -183,8 +183,10 @@ pub fn join_features(
     relation: usize,
     joined: &SetEstimate,
     keys: &JoinKeys,
-) -> SmallVec<[f32; 24]> {
+) -> SmallVec<[f32; 28]> {
     let right = estimator.single(relation);
+    let (known, factor, matched, expected) =
+        keys.correlation.map_or((false, 1.0, 0.0, 0.0), |c| (true, c.factor, c.matched, c.expected));
     features(
         NodeKind::Join,
         &[
@@ -212,6 +214,10 @@ pub fn join_features(
             set.len() as f32 / 5.0,
             share(keys.selectivity),
             share(joined.unfiltered / (left.unfiltered.max(right.unfiltered)).max(1.0)),
+            flag(known),
+            share(factor),
+            count(matched),
+            count(expected),
         ],
     )
 }
@@ -224,7 +230,7 @@ pub fn join_columns(estimator: &JoinEstimator<'_>, set: RelationSet, relation: u
 }
 
 /// Features of an aggregate node. `[NodeKind::Aggregate.features()]`
-pub fn aggregate_features(rows: f64, groups: &GroupEstimate, columns: usize) -> SmallVec<[f32; 24]> {
+pub fn aggregate_features(rows: f64, groups: &GroupEstimate, columns: usize) -> SmallVec<[f32; 28]> {
     features(
         NodeKind::Aggregate,
         &[

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
@@ -17,12 +18,13 @@ use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use crate::key_sample::{KeySample, KeySampler};
 use crate::sample::Sampler;
-use crate::sketch::{ColumnSketch, ColumnSketchBuilder};
+use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain};
 use crate::{FeaturizeError, Result};
 
 /// Version of the stored form.
-const STORED_VERSION: u32 = 1;
+const STORED_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"RELATAP1";
 
 /// How a profile is built.
@@ -32,6 +34,11 @@ pub struct ProfileConfig {
     pub sample_rows: usize,
     /// Bytes the sample may take in memory (default 4 MiB); wide rows make it shorter.
     pub sample_bytes: usize,
+    /// Columns whose rows are sampled by value as well (default 6): the likeliest join keys among those with too many values
+    /// for the uniform sample to know.
+    pub key_samples: usize,
+    /// Rows of each of these samples (default 2048).
+    pub key_sample_rows: usize,
     /// Distinct values that are counted exactly, over all columns of a table (default 4 Mi, 16 bytes each).
     pub counted_values: usize,
     /// Seed of the sample (default 0).
@@ -40,12 +47,19 @@ pub struct ProfileConfig {
 
 impl Default for ProfileConfig {
     fn default() -> Self {
-        Self { sample_rows: 4096, sample_bytes: 4 << 20, counted_values: 4 << 20, seed: 0 }
+        Self {
+            sample_rows: 4096,
+            sample_bytes: 4 << 20,
+            key_samples: 6,
+            key_sample_rows: 2048,
+            counted_values: 4 << 20,
+            seed: 0,
+        }
     }
 }
 
-/// Sample and sketches of one table.
-#[derive(Debug, Clone, PartialEq)]
+/// Samples and sketches of one table.
+#[derive(Debug, Clone)]
 pub struct TableProfile {
     /// Number of rows.
     pub rows: f64,
@@ -55,6 +69,20 @@ pub struct TableProfile {
     pub columns: Vec<ColumnSketch>,
     /// Mean size of a row in memory, in bytes.
     pub row_bytes: f64,
+    /// Samples by the values of a column with rows of their own, and the column.
+    key_samples: Vec<(usize, KeySample)>,
+    /// Those that the uniform sample amounts to, made when asked for. `[columns]`
+    derived: Vec<OnceLock<Option<KeySample>>>,
+}
+
+impl PartialEq for TableProfile {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+            && self.sample == other.sample
+            && self.columns == other.columns
+            && self.row_bytes == other.row_bytes
+            && self.key_samples == other.key_samples
+    }
 }
 
 impl TableProfile {
@@ -92,6 +120,19 @@ impl TableProfile {
         self.sample.schema()
     }
 
+    /// The rows of the table by the values of a column; `None` where the column was not likely to be a key.
+    pub fn key_sample(&self, column: usize) -> Option<&KeySample> {
+        if let Some((_, sample)) = self.key_samples.iter().find(|(own, _)| *own == column) {
+            return Some(sample);
+        }
+        let derive = || {
+            let keys = matches!(self.columns[column].domain, Domain::Integer | Domain::Text);
+            let derived = || KeySample::of_rows(self.sample.column(column), &self.columns[column], self.is_complete());
+            keys.then(derived).flatten()
+        };
+        self.derived.get(column)?.get_or_init(derive).as_ref()
+    }
+
     /// Whether the sample is the whole table.
     pub fn is_complete(&self) -> bool {
         self.sample.num_rows() as f64 >= self.rows
@@ -100,7 +141,10 @@ impl TableProfile {
     /// Size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         let values: usize = self.columns.iter().map(|c| (c.common.len() + 2 * c.histogram.bounds.len()) * 24).sum();
-        self.sample.get_array_memory_size() + values
+        let keys = self.key_samples.iter().map(|(_, sample)| {
+            sample.own.as_ref().map_or(0, RecordBatch::get_array_memory_size) + sample.hashes.len() * 24
+        });
+        self.sample.get_array_memory_size() + values + keys.sum::<usize>()
     }
 
     /// Writes the profile to `path`, atomically.
@@ -109,12 +153,15 @@ impl TableProfile {
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut sketches = Vec::new();
-        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns);
+        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns, &self.key_samples);
         ciborium::into_writer(&stored, &mut sketches).map_err(|e| damaged(path, e))?;
         let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
         body.append(&mut sketches);
         let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
-        writer.write(&self.sample).map_err(DataFusionError::from)?;
+        let own = self.key_samples.iter().filter_map(|(_, sample)| sample.own.as_ref());
+        for batch in std::iter::once(&self.sample).chain(own) {
+            writer.write(batch).map_err(DataFusionError::from)?;
+        }
         writer.finish().map_err(DataFusionError::from)?;
         drop(writer);
 
@@ -156,18 +203,29 @@ impl TableProfile {
         let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
-        let (version, rows, row_bytes, columns): (u32, f64, f64, Vec<ColumnSketch>) =
-            ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
+        let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
+        let (version, rows, row_bytes, columns, mut key_samples) = stored;
         let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
         let schema = reader.schema();
         if version != STORED_VERSION || columns.len() != schema.fields().len() {
             return Err(damaged(path, "of another version"));
         }
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?;
-        let sample = concat_batches(&schema, &batches).map_err(|e| damaged(path, e))?;
-        Ok(Self { rows, sample, columns, row_bytes })
+        let mut batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?.into_iter();
+        let sample = batches.next().ok_or_else(truncated)?;
+        for (column, sample) in &mut key_samples {
+            let own = batches.next().ok_or_else(truncated)?;
+            if *column >= columns.len() || !sample.is_valid(own.num_rows()) {
+                return Err(damaged(path, "a sample by key does not fit its rows"));
+            }
+            sample.own = Some(own);
+        }
+        let derived = columns.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
     }
 }
+
+/// What precedes the samples in a stored profile: version, rows, bytes of a row, sketches, samples by key.
+type Stored = (u32, f64, f64, Vec<ColumnSketch>, Vec<(usize, KeySample)>);
 
 fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
     FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
@@ -179,6 +237,8 @@ struct ProfileBuilder {
     schema: SchemaRef,
     sampler: Sampler,
     columns: Vec<ColumnSketchBuilder>,
+    key_samplers: Vec<KeySampler>,
+    key_samples: usize,
     bytes: usize,
     sample_bytes: usize,
 }
@@ -188,12 +248,20 @@ impl ProfileBuilder {
         let capacity = config.counted_values / schema.fields().len().max(1);
         let columns = schema.fields().iter().map(|f| ColumnSketchBuilder::new(f.data_type(), capacity)).collect();
         let sampler = Sampler::new(SchemaRef::clone(&schema), config.sample_rows, config.seed);
-        Self { schema, sampler, columns, bytes: 0, sample_bytes: config.sample_bytes }
+        let is_key =
+            |column: &usize| matches!(Domain::of(schema.field(*column).data_type()), Domain::Integer | Domain::Text);
+        let keys = (0..schema.fields().len()).filter(is_key).filter(|_| config.key_samples > 0);
+        let key_samplers = keys.map(|column| KeySampler::new(column, config.key_sample_rows, config.seed)).collect();
+        let (key_samples, sample_bytes) = (config.key_samples, config.sample_bytes);
+        Self { schema, sampler, columns, key_samplers, key_samples, bytes: 0, sample_bytes }
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         for (builder, array) in self.columns.iter_mut().zip(batch.columns()) {
             builder.push(array);
+        }
+        for sampler in &mut self.key_samplers {
+            sampler.push(batch)?;
         }
         self.bytes += batch.columns().iter().map(data_bytes).sum::<usize>();
         self.sampler.push(batch)
@@ -207,9 +275,28 @@ impl ProfileBuilder {
             let keep = sample.num_rows() * self.sample_bytes / bytes;
             sample = concat_batches(&self.schema, [&sample.slice(0, keep.max(1))]).map_err(DataFusionError::from)?;
         }
-        let columns = self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
-        Ok(TableProfile { rows, columns, row_bytes: if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 }, sample })
+        let columns: Vec<ColumnSketch> =
+            self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
+        let row_bytes = if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 };
+        let derived = columns.iter().map(|_| OnceLock::new()).collect();
+        let mut profile = TableProfile { rows, columns, row_bytes, sample, key_samples: vec![], derived };
+        if !profile.is_complete() {
+            let mut keys: Vec<KeySampler> = self.key_samplers;
+            keys.retain(|key| !profile.columns[key.column()].common_is_complete);
+            keys.sort_by(|a, b| likelier_key(&profile.columns[a.column()], &profile.columns[b.column()]));
+            keys.truncate(self.key_samples);
+            for key in keys {
+                profile.key_samples.push((key.column(), key.finish(&self.schema)?));
+            }
+        }
+        Ok(profile)
     }
+}
+
+/// Which of two columns is likelier to be a join key: unique ones first, then numbers, then those of more values.
+fn likelier_key(a: &ColumnSketch, b: &ColumnSketch) -> std::cmp::Ordering {
+    let rank = |sketch: &ColumnSketch| (sketch.is_unique(), sketch.domain == Domain::Integer);
+    rank(b).cmp(&rank(a)).then(b.distinct().total_cmp(&a.distinct()))
 }
 
 /// Bytes of the values of `array`, without spare capacity or shared buffers.

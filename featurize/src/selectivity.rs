@@ -5,14 +5,17 @@
 //! conjuncts; the posterior mean of a Gamma prior at the sketches' answer joins both. A table that fits in the sample is
 //! answered exactly.
 
-use datafusion::arrow::array::{Array, AsArray, BooleanArray};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use datafusion::arrow::compute::{and, prep_null_mask_filter};
 use datafusion::common::DFSchema;
-use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::{Expr, Operator};
 
+use crate::key_sample::KeySample;
 use crate::profile::TableProfile;
 use crate::sketch::Value;
 
@@ -64,6 +67,25 @@ pub struct FilterEstimate {
     pub predicates: Vec<PredicateEstimate>,
     /// Which rows of the sample pass; `None` without filters.
     pub mask: Option<BooleanArray>,
+    /// The conjuncts that could run.
+    running: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+impl FilterEstimate {
+    /// Rows of each key of a sample of the same table that pass the conjuncts that can run. `[keys]`
+    pub fn passing(&self, sample: &KeySample) -> Vec<f64> {
+        match (&self.mask, &sample.own) {
+            (None, _) => sample.counts.clone(),
+            (Some(mask), None) => sample.passing(mask),
+            (Some(_), Some(own)) => {
+                let masks: Vec<Option<BooleanArray>> = self.running.iter().map(|expr| evaluate(expr, own)).collect();
+                match conjunction(masks.iter().map(Option::as_ref)) {
+                    Some(mask) => sample.passing(&mask),
+                    None => sample.counts.clone(),
+                }
+            }
+        }
+    }
 }
 
 /// Matches in the sample from which on the sample speaks alone for the common conjuncts.
@@ -83,8 +105,11 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
     let mut masks = Vec::with_capacity(filters.len());
     let mut predicates = Vec::with_capacity(filters.len());
     let mut sketched = Vec::with_capacity(filters.len());
+    let mut running = Vec::with_capacity(filters.len());
     for filter in filters {
-        let mask = schema.as_ref().and_then(|schema| run(filter, schema, profile));
+        let expr = schema.as_ref().and_then(|schema| physical(filter, schema));
+        let mask = expr.as_ref().and_then(|expr| evaluate(expr, &profile.sample));
+        running.extend(expr.filter(|_| mask.is_some()));
         let matches = mask.as_ref().map(BooleanArray::true_count);
         let from_sketch = Sketched::of(filter, profile);
         let selectivity = combined(from_sketch.selectivity, matches, sample_rows);
@@ -124,7 +149,19 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
         posterior(prior / silent.max(1e-12), shape, matches, sample_rows) * silent
     };
     let rows = (base_rows * if exact { selectivity } else { selectivity.min(cap) }).min(bound);
-    FilterEstimate { base_rows, rows, bound, exact, independent, prior, sample_rows, matches, predicates, mask }
+    FilterEstimate {
+        base_rows,
+        rows,
+        bound,
+        exact,
+        independent,
+        prior,
+        sample_rows,
+        matches,
+        predicates,
+        mask,
+        running,
+    }
 }
 
 /// Selectivity of a conjunct nothing is known about, DataFusion's own default.
@@ -138,12 +175,14 @@ fn posterior(prior: f64, shape: f64, matches: usize, rows: usize) -> f64 {
     ((shape + matches as f64) / (shape / prior + rows as f64)).min(1.0)
 }
 
-/// Runs a filter on the sample; `None` when it cannot be planned or fails.
-fn run(filter: &Expr, schema: &DFSchema, profile: &TableProfile) -> Option<BooleanArray> {
-    let expr =
-        create_physical_expr(filter, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).ok()?;
-    let rows = profile.sample.num_rows();
-    let array = expr.evaluate(&profile.sample).ok()?.into_array(rows).ok()?;
+/// Plans a filter; `None` when DataFusion cannot.
+fn physical(filter: &Expr, schema: &DFSchema) -> Option<Arc<dyn PhysicalExpr>> {
+    create_physical_expr(filter, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).ok()
+}
+
+/// Runs a filter on sampled rows; `None` when it fails.
+fn evaluate(filter: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Option<BooleanArray> {
+    let array = filter.evaluate(rows).ok()?.into_array(rows.num_rows()).ok()?;
     let mask = array.as_boolean_opt()?;
     Some(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() })
 }

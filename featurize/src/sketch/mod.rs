@@ -6,8 +6,8 @@ mod counter;
 mod values;
 
 pub use builder::ColumnSketchBuilder;
-pub(crate) use values::Slots;
 pub use values::{Domain, Value, scalar_value};
+pub(crate) use values::{Slot, Slots};
 
 use serde::{Deserialize, Serialize};
 
