@@ -221,9 +221,10 @@ impl KeySampler {
         Ok(())
     }
 
-    /// The sample; rows of one value stand together.
-    pub(crate) fn finish(mut self, schema: &SchemaRef) -> Result<KeySample> {
-        self.prune(self.capacity, schema)?;
+    /// The sample, of rows of `row_bytes` in at most `bytes`; rows of one value stand together.
+    pub(crate) fn finish(mut self, schema: &SchemaRef, row_bytes: f64, bytes: usize) -> Result<KeySample> {
+        let affordable = (bytes as f64 / row_bytes.max(1.0)) as usize;
+        self.prune(self.capacity.min(affordable).max(ROWS_PER_KEY), schema)?;
         let own = self.kept.pop().unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(schema)));
         let mut map = BTreeMap::new();
         for (hash, key) in self.keys {
@@ -326,7 +327,7 @@ mod tests {
         for start in (0..batch.num_rows()).step_by(1000) {
             sampler.push(&batch.slice(start, 1000.min(batch.num_rows() - start))).unwrap();
         }
-        sampler.finish(&schema()).unwrap()
+        sampler.finish(&schema(), 16.0, 1 << 20).unwrap()
     }
 
     fn passing(sample: &KeySample, keep: impl Fn(i64) -> bool) -> Vec<f64> {

@@ -27,6 +27,9 @@ use crate::{FeaturizeError, Result};
 const STORED_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"RELATAP1";
 
+/// A sample by key takes at most one part of so many of the bytes of the uniform sample.
+const SHARE_OF_KEY_SAMPLE: usize = 4;
+
 /// How a profile is built.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProfileConfig {
@@ -286,7 +289,8 @@ impl ProfileBuilder {
             keys.sort_by(|a, b| likelier_key(&profile.columns[a.column()], &profile.columns[b.column()]));
             keys.truncate(self.key_samples);
             for key in keys {
-                profile.key_samples.push((key.column(), key.finish(&self.schema)?));
+                let bytes = self.sample_bytes / SHARE_OF_KEY_SAMPLE;
+                profile.key_samples.push((key.column(), key.finish(&self.schema, row_bytes, bytes)?));
             }
         }
         Ok(profile)
@@ -342,7 +346,14 @@ mod tests {
         let path = dir.path().join("t.profile");
         let profile = profile();
         profile.save(&path).unwrap();
-        assert_eq!(TableProfile::load(&path).unwrap(), profile);
+        let loaded = TableProfile::load(&path).unwrap();
+        assert_eq!(loaded, profile);
+        // Ids have rows of their own; the hundred names are known from the uniform sample.
+        let ids = loaded.key_sample(0).unwrap();
+        assert!(ids.own.as_ref().is_some_and(|rows| rows.num_rows() == 2048) && ids.counts.iter().all(|c| *c == 1.0));
+        let names = loaded.key_sample(1).unwrap();
+        assert!(names.own.is_none() && names.hashes.len() == 100);
+        assert_eq!(names.counts.iter().sum::<f64>(), profile.rows - profile.columns[1].nulls);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no partial file is left");
     }
 
