@@ -101,7 +101,8 @@ pub(super) fn by_tables(report: &ScoreReport, path: &Path) -> Result<()> {
             x: "tables",
             y: "q-error: median, 95% (thin)",
             width: if subplans { 2.0 } else { 1.0 }..most,
-            height: 1.0..MOST,
+            // Room for the legend.
+            height: 1.0..100.0 * MOST,
         };
         curves(area, &axes, &lines)
     })
@@ -212,12 +213,19 @@ fn chart<'a, 'b>(area: &'b Area<'a>, axes: &Axes<'_>) -> ChartBuilder<'b, 'b, SV
 /// Lines over a logarithmic axis.
 fn curves<'a>(area: &Area<'a>, axes: &Axes<'_>, lines: &[Line]) -> Drawn<'a> {
     let mut chart = chart(area, axes).build_cartesian_2d(axes.width.clone(), axes.height.clone().log_scale())?;
+    let span = (axes.width.end - axes.width.start) as usize;
     chart
         .configure_mesh()
         .x_desc(axes.x)
         .y_desc(axes.y)
+        // Few whole numbers are all labelled, each once.
+        .x_labels(if span <= 10 { span + 1 } else { 11 })
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| if *y < 1.0 { format!("{y:.2}") } else { format!("{y:.0}") })
+        .y_label_formatter(&|y| match *y {
+            y if y < 1.0 => format!("{y:.2}"),
+            y if y < 1e4 => format!("{y:.0}"),
+            y => format!("{y:.0e}"),
+        })
         .max_light_lines(0)
         .draw()?;
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.points.is_empty()) {
@@ -235,7 +243,7 @@ fn curves<'a>(area: &Area<'a>, axes: &Axes<'_>, lines: &[Line]) -> Drawn<'a> {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE)
+        .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;
     Ok(())
