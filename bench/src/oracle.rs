@@ -2,15 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
-use datafusion::common::{DFSchema, ToDFSchema};
-use datafusion::prelude::SessionContext;
+use anyhow::Result;
 use hashbrown::HashMap;
 use relata::{JoinGraph, KnownRows, RelationSet};
 
-use crate::count::{Counter, Edge, KeyCodes, Relation, filter_mask};
+use crate::count::{Counter, GraphReader, KeyCodes};
 use crate::database::Database;
-use crate::planned::labelling_context;
 
 /// Sets of a larger graph are not counted.
 const MOST_SETS: usize = 4096;
@@ -18,8 +15,7 @@ const MOST_SETS: usize = 4096;
 /// Counts every connected set of a graph when the graph is first seen, and remembers them.
 pub struct Oracle {
     database: Database,
-    schemas: Vec<DFSchema>,
-    context: SessionContext,
+    reader: GraphReader,
     counts: Mutex<HashMap<String, HashMap<RelationSet, f64>>>,
 }
 
@@ -35,26 +31,13 @@ impl Oracle {
     /// # Errors
     /// When two columns of a table have one name.
     pub fn new(database: Database) -> Result<Self> {
-        let schemas = database.tables.iter().map(|table| table.batch.schema().to_dfschema());
-        let schemas = schemas.collect::<Result<_, _>>()?;
-        Ok(Self { database, schemas, context: labelling_context(), counts: Mutex::default() })
+        Ok(Self { reader: GraphReader::new(&database)?, database, counts: Mutex::default() })
     }
 
     /// Rows of every connected set; `None` where a relation is no base table or a condition is no equality of columns.
     fn count(&self, graph: &JoinGraph) -> Result<Option<HashMap<RelationSet, f64>>> {
-        let (Some(sets), Some(edges)) = (graph.connected_sets(MOST_SETS), edges(graph)) else { return Ok(None) };
-        if !graph.residuals.is_empty() {
-            return Ok(None);
-        }
-        let mut relations = vec![];
-        for relation in &graph.relations {
-            let Some(scan) = &relation.scan else { return Ok(None) };
-            let found = self.database.tables.iter().position(|table| table.name == scan.table_name.table());
-            let table = found.with_context(|| format!("no table {}", scan.table_name))?;
-            let batch = self.database.tables[table].batch.clone();
-            let mask = filter_mask(&self.context, &batch, &self.schemas[table], &relation.table_filters)?;
-            relations.push(Relation { batch, mask });
-        }
+        let Some(sets) = graph.connected_sets(MOST_SETS) else { return Ok(None) };
+        let Some((relations, edges)) = self.reader.read(&self.database, graph)? else { return Ok(None) };
         let mut keys = KeyCodes::default();
         let mut counter = Counter::new(&relations, &edges, &mut keys);
         Ok(Some(sets.into_iter().filter_map(|set| Some((set, counter.count(set.0)?))).collect()))
@@ -88,18 +71,4 @@ fn fingerprint(graph: &JoinGraph) -> String {
         members.collect::<Vec<_>>().join(" = ")
     });
     relations.chain(classes).collect::<Vec<_>>().join("; ")
-}
-
-/// Every pair of equal columns; `None` if a key is no column.
-fn edges(graph: &JoinGraph) -> Option<Vec<Edge>> {
-    let mut edges = vec![];
-    for class in &graph.classes {
-        for (place, left) in class.members.iter().enumerate() {
-            for right in class.members[place + 1..].iter().filter(|right| right.relation != left.relation) {
-                let keys = vec![(left.column?, right.column?)];
-                edges.push(Edge { left: left.relation, right: right.relation, keys });
-            }
-        }
-    }
-    Some(edges)
 }

@@ -14,6 +14,7 @@ mod filter;
 mod groups;
 mod join_tree;
 mod outer;
+mod read;
 mod subsets;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub(crate) use codes::NULL as NULL_CODE;
 pub use filter::filter_mask;
 pub use groups::count_groups;
 pub use outer::count_outer;
+pub use read::GraphReader;
 pub use subsets::connected_subsets;
 
 use codes::{Codes, NULL};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use datafusion::common::{DFSchema, JoinType, ToDFSchema};
+use datafusion::common::JoinType;
 use datafusion::logical_expr::TableScan;
 use datafusion::prelude::SessionContext;
 use hashbrown::HashMap;
@@ -17,7 +17,7 @@ use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
 use relata_featurize::trace::LabelledGraph;
 
-use crate::count::{Counter, Edge, KeyCodes, Relation, aggregate, count_groups, count_outer, filter_mask};
+use crate::count::{Counter, GraphReader, KeyCodes, aggregate, count_groups, count_outer};
 use crate::database::Database;
 use crate::planned::{OuterJoin, Planned, labelling_context};
 use crate::queries::{Kind, Query};
@@ -113,7 +113,7 @@ impl Profiles for TableProfiles {
 pub struct Labeller<'a> {
     database: &'a Database,
     context: SessionContext,
-    schemas: Vec<DFSchema>,
+    reader: GraphReader,
     profiles: TableProfiles,
     keys: KeyCodes,
     tables: Tables,
@@ -136,7 +136,6 @@ impl<'a> Labeller<'a> {
         let context = labelling_context();
         database.register(&context)?;
         let mut profiles = TableProfiles::default();
-        let mut schemas = vec![];
         for table in &database.tables {
             let schema = table.batch.schema();
             let profile = TableProfile::of_batches(
@@ -146,12 +145,11 @@ impl<'a> Labeller<'a> {
             )
             .with_context(|| format!("{}.{}", database.name, table.name))?;
             profiles.0.insert(table.name.clone(), Arc::new(profile));
-            schemas.push(schema.to_dfschema()?);
         }
         Ok(Self {
             database,
             context,
-            schemas,
+            reader: GraphReader::new(database)?,
             profiles,
             keys: KeyCodes::default(),
             tables: Tables::default(),
@@ -167,9 +165,7 @@ impl<'a> Labeller<'a> {
     pub async fn label(&mut self, query: &Query) -> Result<Outcome> {
         let Some(planned) = Planned::new(&self.context, &query.sql).await? else { return skip(Skip::Unsupported) };
         let graph = &planned.graph;
-        let (Some(relations), Some(edges)) = (self.relations(graph)?, edges(graph)) else {
-            return skip(Skip::Unsupported);
-        };
+        let Some((relations, edges)) = self.reader.read(self.database, graph)? else { return skip(Skip::Unsupported) };
         let outer_rows = planned.outer.map(|outer| count_outer(&relations, &edges, &mut self.keys, &outer));
         let mut counter = Counter::new(&relations, &edges, &mut self.keys);
         let Some(joined) = counter.count(graph.all().0) else { return skip(Skip::Unsupported) };
@@ -235,23 +231,6 @@ impl<'a> Labeller<'a> {
     pub fn into_tables(self) -> Vec<TableInput> {
         self.tables.profiles.iter().map(|profile| TableInput::new(profile)).collect()
     }
-
-    /// The rows of each relation that pass its filters; `None` if a condition spans relations without being a key.
-    fn relations(&self, graph: &JoinGraph) -> Result<Option<Vec<Relation>>> {
-        if !graph.residuals.is_empty() {
-            return Ok(None);
-        }
-        let mut relations = vec![];
-        for relation in &graph.relations {
-            let Some(scan) = &relation.scan else { return Ok(None) };
-            let found = self.database.tables.iter().position(|table| table.name == scan.table_name.table());
-            let table = found.with_context(|| format!("no table {}", scan.table_name))?;
-            let batch = self.database.tables[table].batch.clone();
-            let mask = filter_mask(&self.context, &batch, &self.schemas[table], &relation.table_filters)?;
-            relations.push(Relation { batch, mask });
-        }
-        Ok(Some(relations))
-    }
 }
 
 /// What a query calls a relation.
@@ -262,23 +241,6 @@ fn name_of(relation: &relata_featurize::join_graph::Relation) -> Option<String> 
 
 fn skip(reason: Skip) -> Result<Outcome> {
     Ok(Outcome::Skipped(reason))
-}
-
-/// Every pair of equal columns; `None` if a key is no column.
-fn edges(graph: &JoinGraph) -> Option<Vec<Edge>> {
-    let mut edges = vec![];
-    for class in &graph.classes {
-        for (place, left) in class.members.iter().enumerate() {
-            for right in &class.members[place + 1..] {
-                // A pair within one relation follows from its pairs with the others.
-                if left.relation != right.relation {
-                    let keys = vec![(left.column?, right.column?)];
-                    edges.push(Edge { left: left.relation, right: right.relation, keys });
-                }
-            }
-        }
-    }
-    Some(edges)
 }
 
 /// All connected sets if there are few; else the whole, random others, and what their canonical decompositions need.
