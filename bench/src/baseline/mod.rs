@@ -2,10 +2,9 @@
 //!
 //! Per kind of node (filter, join, aggregate) a ridge regression of the log-residual of the analytical estimate on a flat
 //! vector: the node's own features and the sums of the filters' and joins' features below it. It is fitted on the traces
-//! that the experts are trained on, by `relata-bench baseline` (feature `baseline`, which brings `linfa`); the coefficients
-//! are a small file in the repository.
+//! that the experts are trained on, by `relata-bench baseline`; the coefficients are a small file in the
+//! repository.
 
-#[cfg(feature = "baseline")]
 pub mod fit;
 
 use std::path::Path;

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use relata_bench::baseline::fit::{self, BaselineOptions};
 use relata_bench::compare::{self, CompareOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::prior::{self, PriorOptions};
@@ -39,8 +40,7 @@ enum Command {
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
     /// Fit the linear baseline to traces
-    #[cfg(feature = "baseline")]
-    Baseline(relata_bench::baseline::fit::BaselineOptions),
+    Baseline(BaselineOptions),
     /// Write tables and pictures of measurements
     Report(ReportOptions),
     /// Say what got better or worse; exit code 1 if a figure got worse by more than the threshold
@@ -82,9 +82,8 @@ async fn main() -> Result<()> {
             println!("{}", marginals::markdown(&report));
         }
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
-        #[cfg(feature = "baseline")]
         Command::Baseline(options) => {
-            let linear = relata_bench::baseline::fit::run(&options)?;
+            let linear = fit::run(&options)?;
             for (kind, regression) in ["filter", "join", "aggregate"].iter().zip(&linear.regressions) {
                 let Some(regression) = regression else { continue };
                 let (before, after) = regression.deviation;
