@@ -98,8 +98,11 @@ async fn rows(ctx: &SessionContext, sql: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use relata_featurize::profile::ProfileConfig;
 
     use super::*;
+
+    static STORED_PROFILE: LazyLock<Vec<u8>> = LazyLock::new(stored_profile);
 
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -109,13 +112,25 @@ mod tests {
         paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
     }
 
+    /// A sound stored profile: it is made anew, because its form may change.
+    fn stored_profile() -> Vec<u8> {
+        let ids = Int64Array::from_iter((0..200).map(|i| (i % 9 > 0).then_some(i * i)));
+        let words = StringArray::from_iter_values((0..200).map(|i| format!("word {}", i % 11)));
+        let columns: [(&str, ArrayRef); 2] = [("id", Arc::new(ids)), ("word", Arc::new(words))];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let profile = TableProfile::of_batches(rows.schema(), &[rows], &ProfileConfig::default()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seed");
+        profile.save(&path).unwrap();
+        std::fs::read(&path).unwrap()
+    }
+
     #[test]
     fn seeds_pass() {
-        seeds("profile").iter().for_each(|seed| profile(seed));
+        assert!(TableProfile::from_bytes(&STORED_PROFILE, Path::new("seed")).is_ok());
+        profile(&STORED_PROFILE);
         seeds("weights").iter().for_each(|seed| weights(seed));
         seeds("sql").iter().for_each(|seed| sql(seed));
-        let good = &seeds("profile")[0];
-        assert!(TableProfile::from_bytes(good, Path::new("seed")).is_ok(), "the first seed is a sound profile");
     }
 
     proptest! {
@@ -123,12 +138,11 @@ mod tests {
 
         #[test]
         fn mutated_profiles_are_refused_or_sound(position in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            for mut seed in seeds("profile") {
-                let at = position.index(seed.len());
-                seed[at] = byte;
-                profile(&seed);
-                profile(&seed[..at]);
-            }
+            let mut seed = STORED_PROFILE.clone();
+            let at = position.index(seed.len());
+            seed[at] = byte;
+            profile(&seed);
+            profile(&seed[..at]);
         }
 
         #[test]
