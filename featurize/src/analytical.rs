@@ -4,8 +4,7 @@
 //! however the plan joins it: rows of the rest, times rows of the last relation, times the share of pairs that match. The
 //! share comes from common values matched with each other and uniform remainders (PostgreSQL's `eqjoinsel`, Selinger et al.
 //! SIGMOD 1979 for the remainders), corrected by what samples of the keys say of their filters and fanouts; the bound
-//! multiplies the rest's bound with the largest degree of the join key (the simplest of the degree-sequence bounds; Deeds,
-//! Suciu, Balazinska, "SafeBound", SIGMOD 2023).
+//! is that of [`crate::bound`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
 use smallvec::SmallVec;
 
+use crate::bound::{BoundedKey, JoinBounds};
 use crate::join_graph::{JoinGraph, KeyMember, RelationSet, Residual};
 use crate::key_sample::{KeyCorrelation, KeySample, SampledSide, key_correlation};
 use crate::profile::TableProfile;
@@ -84,7 +84,7 @@ pub struct JoinKeys {
     pub null_set: f64,
     /// Share of NULL keys in the relation.
     pub null_relation: f64,
-    /// Whether the bound may multiply with `max_relation`.
+    /// Whether the statistics of the keys are counts, not estimates.
     pub provable: bool,
     /// Whether both sides are the same base table.
     pub same_table: bool,
@@ -111,6 +111,7 @@ pub struct JoinEstimator<'a> {
     pub graph: &'a JoinGraph,
     /// Its relations.
     pub relations: Vec<RelationEstimate>,
+    bounds: JoinBounds,
     /// What [`key_selectivity`] said of pairs of keys.
     selectivities: Mutex<HashMap<KeyPair, f64>>,
     /// Rows of each sampled key that pass the filters, by class and member of the graph's keys.
@@ -146,6 +147,7 @@ impl<'a> JoinEstimator<'a> {
         let mut estimator = Self {
             graph,
             relations: relations.collect(),
+            bounds: JoinBounds::default(),
             selectivities: Mutex::default(),
             passing: vec![],
             correlations: Mutex::default(),
@@ -158,7 +160,30 @@ impl<'a> JoinEstimator<'a> {
             let classes = graph.classes.iter();
             estimator.passing = classes.map(|class| class.members.iter().map(passing).collect()).collect();
         }
+        estimator.bounds = estimator.bounds();
         estimator
+    }
+
+    fn bounds(&self) -> JoinBounds {
+        let key = |class: usize, place: usize, member: &KeyMember| {
+            let relation = &self.relations[member.relation];
+            let sketch = self.sketch(member);
+            let max = sketch.map_or(relation.bound, ColumnSketch::max_degree);
+            // Of a table that is complete in its sample, the rows of each key that pass the filters are known.
+            let exact = relation.filter.as_ref().is_some_and(|filter| filter.exact);
+            let passing = self.passing.get(class).and_then(|class| class[place].as_ref()).filter(|_| exact);
+            let passing = passing.map_or(max, |passing| passing.iter().copied().fold(0.0, f64::max));
+            BoundedKey {
+                relation: member.relation,
+                max: max.min(passing),
+                sequence: sketch.map(|sketch| &sketch.degrees.sequence),
+            }
+        };
+        let classes = self.graph.classes.iter().enumerate().map(|(class, keys)| {
+            keys.members.iter().enumerate().map(|(place, member)| key(class, place, member)).collect()
+        });
+        let rows = self.relations.iter().map(|relation| relation.bound).collect();
+        JoinBounds::new(rows, &classes.collect::<Vec<_>>())
     }
 
     fn key_sample(&self, member: &KeyMember) -> Option<&KeySample> {
@@ -206,13 +231,8 @@ impl<'a> JoinEstimator<'a> {
         let applies = |r: &&Residual| r.relations.is_subset(both) && !r.relations.is_subset(set);
         let residual: f64 =
             self.graph.residuals.iter().filter(applies).map(|r| residual_selectivity(&r.expr)).product();
-        let mut bound = estimate.bound * one.bound;
-        if keys.count > 0 && keys.provable {
-            bound = bound.min(estimate.bound * keys.max_relation.max(0.0));
-            if set.len() == 1 {
-                bound = bound.min(one.bound * keys.max_set.max(0.0));
-            }
-        }
+        let along = if estimate.bound > 0.0 { estimate.bound * self.bounds.factor(set, relation) } else { 0.0 };
+        let bound = along.min(self.bounds.set(both));
         let factor = keys.correlation.map_or(1.0, |correlation| correlation.factor);
         let rows = (estimate.rows * one.rows * keys.selectivity * factor * residual).min(bound);
         let unfiltered = estimate.unfiltered * one.unfiltered * keys.selectivity;

@@ -26,6 +26,9 @@ pub enum FeaturizeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Profiles of parts with different schemas were to be put together.
+    #[error("the parts of a table have different schemas")]
+    Parts,
     /// The plan holds something the feature graph has no node for.
     #[error("not supported: {0}")]
     Unsupported(String),

@@ -7,7 +7,7 @@
 //! Filters run on the rows that were kept; what the join of two such samples finds says how the filters of both tables and
 //! the fanouts of the key go together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
@@ -17,8 +17,8 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::sample::mix;
-use crate::sketch::{ColumnSketch, Slot, Slots};
+use crate::sample::{mix, priority};
+use crate::sketch::{ColumnSketch, Reading, Value, integer_key, text_key};
 
 /// Rows kept of one value.
 const ROWS_PER_KEY: usize = 16;
@@ -54,15 +54,12 @@ impl KeySample {
                 rows_of.insert(hash_of_value(&common.value), (common.rows, vec![]));
             }
         }
-        let mut row = 0;
-        Slots::new(array).for_each(|slot| {
-            if let Some(hash) = hash_of(slot) {
-                let (count, rows) = rows_of.entry(hash).or_default();
-                *count += f64::from(u8::from(complete));
-                rows.push(row);
-            }
-            row += 1;
-        });
+        let reading = Reading::new(array);
+        for (index, key) in reading.keys.iter().enumerate() {
+            let (count, rows) = rows_of.entry(hash_of(*key)).or_default();
+            *count += f64::from(u8::from(complete));
+            rows.push(reading.row(index));
+        }
         Some(Self::from_map(u64::MAX, rows_of, None))
     }
 
@@ -75,6 +72,50 @@ impl KeySample {
             sample.starts.push(sample.rows.len() as u32);
         }
         sample
+    }
+
+    /// The sample of this part of a table and of the part that follows it, of about `capacity` rows. `own` and `next_own` are
+    /// the batches that their rows are of.
+    pub(crate) fn merge(&self, own: &RecordBatch, next: &Self, next_own: &RecordBatch, capacity: usize) -> Result<Self> {
+        let mut threshold = self.threshold.min(next.threshold);
+        let mut map: BTreeMap<u64, (f64, Vec<u32>)> = BTreeMap::new();
+        for (sample, offset) in [(self, 0), (next, own.num_rows() as u32)] {
+            for ((hash, count), range) in sample.hashes.iter().zip(&sample.counts).zip(sample.starts.windows(2)) {
+                if *hash > threshold {
+                    break;
+                }
+                let (rows, places) = map.entry(*hash).or_default();
+                let theirs = &sample.rows[range[0] as usize..range[1] as usize];
+                *rows += count;
+                // Of a value with more rows than are kept, as many of each part as its share; they stand in random order.
+                let share = ((ROWS_PER_KEY as f64 * count / *rows).round() as usize).max(1);
+                let (mine, theirs) = if (places.len() + theirs.len()) as f64 >= *rows && *rows <= ROWS_PER_KEY as f64 {
+                    (places.len(), theirs)
+                } else {
+                    (ROWS_PER_KEY - share.min(ROWS_PER_KEY), &theirs[..share.min(theirs.len())])
+                };
+                places.truncate(mine);
+                places.extend(theirs.iter().map(|row| row + offset));
+            }
+        }
+        let (mut rows, mut last) = (0, None);
+        for (hash, (_, places)) in &map {
+            rows += places.len();
+            if let Some(last) = last.filter(|_| rows > capacity) {
+                threshold = last;
+                break;
+            }
+            last = Some(*hash);
+        }
+        map.retain(|hash, _| *hash <= threshold);
+        let mut order: Vec<u32> = vec![];
+        for place in map.values_mut().flat_map(|(_, places)| places) {
+            order.push(*place);
+            *place = order.len() as u32 - 1;
+        }
+        let all = concat_batches(&own.schema(), [own, next_own]).map_err(DataFusionError::from)?;
+        let rows = take_record_batch(&all, &UInt32Array::from(order)).map_err(DataFusionError::from)?;
+        Ok(Self::from_map(threshold, map, Some(rows)))
     }
 
     /// Rows of the table with each value that pass a filter, by the share of the sampled ones that do; `mask` is over the
@@ -101,21 +142,16 @@ impl KeySample {
     }
 }
 
-/// The hash of a key: equal for equal values of whatever type, except that numbers with fractions have none.
-fn hash_of(slot: Slot<'_>) -> Option<u64> {
-    match slot {
-        Slot::Integer(value) => Some(mix(mix(value as u64) ^ 0x9e37)),
-        Slot::Text(text) => Some(mix(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))),
-        Slot::Null | Slot::NonFinite | Slot::Float(_) | Slot::Opaque => None,
-    }
+/// The hash of a key that [`Reading`] has read: equal for equal values of whatever type of integer or text.
+fn hash_of(key: u64) -> u64 {
+    mix(mix(key) ^ 0x9e37)
 }
 
-fn hash_of_value(value: &crate::sketch::Value) -> u64 {
-    let slot = match value {
-        crate::sketch::Value::Number(number) => Slot::Integer(*number as i64),
-        crate::sketch::Value::Text(text) => Slot::Text(text),
-    };
-    hash_of(slot).unwrap_or_default()
+fn hash_of_value(value: &Value) -> u64 {
+    hash_of(match value {
+        Value::Number(number) => integer_key(*number as i64),
+        Value::Text(text) => text_key(text),
+    })
 }
 
 /// Collects the sample of one column.
@@ -124,6 +160,7 @@ pub(crate) struct KeySampler {
     column: usize,
     capacity: usize,
     seed: u64,
+    part: u64,
     seen: u64,
     threshold: u64,
     keys: HashMap<u64, KeyRows>,
@@ -134,17 +171,35 @@ pub(crate) struct KeySampler {
 #[derive(Debug, Default)]
 struct KeyRows {
     count: u64,
-    /// Priority and place among the kept rows.
-    rows: Vec<(u64, u32)>,
+    /// Priority and place among the kept rows; once there are as many as are kept of a value, as a heap.
+    rows: BinaryHeap<(u64, u32)>,
+}
+
+impl KeyRows {
+    /// Keeps the row if it is among the first; whether it did.
+    fn offer(&mut self, row: (u64, u32)) -> bool {
+        if self.rows.len() < ROWS_PER_KEY {
+            self.rows.push(row);
+            return true;
+        }
+        match self.rows.peek_mut() {
+            Some(mut last) if row < *last => {
+                *last = row;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl KeySampler {
-    /// A sampler of about `capacity` rows.
-    pub(crate) fn new(column: usize, capacity: usize, seed: u64) -> Self {
+    /// A sampler of about `capacity` rows of one part of a table.
+    pub(crate) fn new(column: usize, capacity: usize, seed: u64, part: usize) -> Self {
         Self {
             column,
             capacity: capacity.max(ROWS_PER_KEY),
             seed,
+            part: part as u64,
             seen: 0,
             threshold: u64::MAX,
             keys: HashMap::new(),
@@ -158,28 +213,23 @@ impl KeySampler {
         self.column
     }
 
-    /// Offers the rows of `batch`.
-    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// Offers the rows of `batch`, whose column `reading` has read.
+    pub(crate) fn push(&mut self, batch: &RecordBatch, reading: &Reading) -> Result<()> {
         let mut chosen: Vec<u32> = vec![];
-        let (mut row, threshold, seed, seen, kept) = (0u32, self.threshold, self.seed, self.seen, self.kept_rows);
-        let keys = &mut self.keys;
-        Slots::new(batch.column(self.column)).for_each(|slot| {
-            if let Some(hash) = hash_of(slot).filter(|hash| *hash <= threshold) {
-                let key = keys.entry(hash).or_default();
-                key.count += 1;
-                let priority = mix(seed ^ mix(seen + u64::from(row)));
-                let entry = (priority, (kept + chosen.len()) as u32);
-                if key.rows.len() < ROWS_PER_KEY {
-                    key.rows.push(entry);
-                    chosen.push(row);
-                } else if let Some(largest) = key.rows.iter_mut().max().filter(|largest| largest.0 > priority) {
-                    *largest = entry;
-                    chosen.push(row);
-                }
+        for (index, key) in reading.keys.iter().enumerate() {
+            let hash = hash_of(*key);
+            if hash > self.threshold {
+                continue;
             }
-            row += 1;
-        });
-        self.seen += u64::from(row);
+            let key = self.keys.entry(hash).or_default();
+            key.count += 1;
+            let row = reading.row(index);
+            let priority = priority(self.seed, self.part, self.seen + u64::from(row));
+            if key.offer((priority, (self.kept_rows + chosen.len()) as u32)) {
+                chosen.push(row);
+            }
+        }
+        self.seen += reading.rows as u64;
         self.kept_rows += chosen.len();
         if !chosen.is_empty() {
             let rows = UInt32Array::from(chosen);
@@ -189,6 +239,24 @@ impl KeySampler {
             self.prune(2 * self.capacity, &batch.schema())?;
         }
         Ok(())
+    }
+
+    /// Goes on with the sample of another part of the table.
+    pub(crate) fn append(&mut self, other: Self) {
+        let kept = self.kept_rows as u32;
+        self.seen += other.seen;
+        self.kept_rows += other.kept_rows;
+        self.kept.extend(other.kept);
+        self.threshold = self.threshold.min(other.threshold);
+        other.keys.into_iter().for_each(|(hash, theirs)| {
+            let key = self.keys.entry(hash).or_default();
+            key.count += theirs.count;
+            for (priority, place) in theirs.rows {
+                key.offer((priority, kept + place));
+            }
+        });
+        let threshold = self.threshold;
+        self.keys.retain(|hash, _| *hash <= threshold);
     }
 
     /// Keeps the values of the smallest hashes, with at most `capacity` rows in all.
@@ -209,11 +277,12 @@ impl KeySampler {
         let mut order: Vec<u32> = vec![];
         for hash in hashes {
             let Some(key) = self.keys.get_mut(&hash) else { continue };
-            key.rows.sort_unstable();
-            for (_, place) in &mut key.rows {
+            let mut rows = std::mem::take(&mut key.rows).into_sorted_vec();
+            for (_, place) in &mut rows {
                 order.push(*place);
                 *place = order.len() as u32 - 1;
             }
+            key.rows = rows.into();
         }
         let all = concat_batches(schema, &self.kept).map_err(DataFusionError::from)?;
         self.kept_rows = order.len();
@@ -227,9 +296,10 @@ impl KeySampler {
         self.prune(self.capacity.min(affordable).max(ROWS_PER_KEY), schema)?;
         let own = self.kept.pop().unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(schema)));
         let mut map = BTreeMap::new();
-        for (hash, key) in self.keys {
-            map.insert(hash, (key.count as f64, key.rows.into_iter().map(|(_, place)| place).collect()));
-        }
+        self.keys.into_iter().for_each(|(hash, key)| {
+            let rows = key.rows.into_sorted_vec().into_iter().map(|(_, place)| place);
+            map.insert(hash, (key.count as f64, rows.collect()));
+        });
         Ok(KeySample::from_map(self.threshold, map, Some(own)))
     }
 }
@@ -323,10 +393,14 @@ mod tests {
     }
 
     fn sample(batch: &RecordBatch, capacity: usize) -> KeySample {
-        let mut sampler = KeySampler::new(0, capacity, 7);
+        let mut parts = [0, 1].map(|part| KeySampler::new(0, capacity, 7, part));
         for start in (0..batch.num_rows()).step_by(1000) {
-            sampler.push(&batch.slice(start, 1000.min(batch.num_rows() - start))).unwrap();
+            let rows = batch.slice(start, 1000.min(batch.num_rows() - start));
+            let part = usize::from(start > batch.num_rows() / 3);
+            parts[part].push(&rows, &Reading::new(rows.column(0))).unwrap();
         }
+        let [mut sampler, other] = parts;
+        sampler.append(other);
         sampler.finish(&schema(), 16.0, 1 << 20).unwrap()
     }
 
@@ -385,8 +459,8 @@ mod tests {
     fn few_values_are_known_from_the_uniform_sample() {
         let batch = rows((0..5000).map(|i| ((i % 9 > 0).then_some(i % 9), i)));
         let sketch = {
-            let mut builder = crate::sketch::ColumnSketchBuilder::new(&DataType::Int64, 1 << 20);
-            builder.push(batch.column(0));
+            let mut builder = crate::sketch::ColumnSketchBuilder::new(&DataType::Int64, 1 << 20, None);
+            builder.push(batch.column(0), &Reading::new(batch.column(0)));
             builder.finish(batch.column(0))
         };
         let sampled = batch.slice(0, 90);

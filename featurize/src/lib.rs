@@ -18,6 +18,7 @@
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "counts are exact"))]
 
 pub mod analytical;
+mod bound;
 pub mod error;
 pub mod graph;
 pub mod groups;

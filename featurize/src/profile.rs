@@ -1,34 +1,25 @@
-//! What relata keeps of a table: a uniform row sample and a sketch per column, built in one scan.
-//!
-//! A profile is stored as one file: a checksum, the sketches as CBOR and the sample as an Arrow IPC stream. A damaged file is reported and never trusted.
+//! What relata keeps of a table: a uniform row sample, samples by key and a sketch per column, built in one scan.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+mod builder;
+mod storage;
+
 use std::sync::OnceLock;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::arrow::compute::concat_batches;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::arrow::ipc::reader::StreamReader;
-use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::arrow::array::{RecordBatch, UInt32Array};
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlanProperties, StatisticsArgs, StatisticsContext, execute_stream_partitioned};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::key_sample::{KeySample, KeySampler};
-use crate::sample::Sampler;
-use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain};
+use crate::key_sample::KeySample;
+use crate::sample::priority;
+use crate::sketch::{ColumnSketch, Domain};
 use crate::{FeaturizeError, Result};
-
-/// Version of the stored form.
-const STORED_VERSION: u32 = 2;
-const MAGIC: &[u8; 8] = b"RELATAP1";
-
-/// A sample by key takes at most one part of so many of the bytes of the uniform sample.
-const SHARE_OF_KEY_SAMPLE: usize = 4;
+use builder::ProfileBuilder;
 
 /// How a profile is built.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +35,8 @@ pub struct ProfileConfig {
     pub key_sample_rows: usize,
     /// Distinct values that are counted exactly, over all columns of a table (default 4 Mi, 16 bytes each).
     pub counted_values: usize,
+    /// Parts of the table that are read at a time (default 4); the sample is the same for the same number.
+    pub parts: usize,
     /// Seed of the sample (default 0).
     pub seed: u64,
 }
@@ -56,6 +49,7 @@ impl Default for ProfileConfig {
             key_samples: 6,
             key_sample_rows: 2048,
             counted_values: 4 << 20,
+            parts: 4,
             seed: 0,
         }
     }
@@ -89,21 +83,40 @@ impl PartialEq for TableProfile {
 }
 
 impl TableProfile {
-    /// Profiles a table in one scan through DataFusion.
-    ///
-    /// The result is deterministic when the scan returns its rows in a fixed order, as it does for a session with one
-    /// target partition.
+    /// Profiles a table in one scan through DataFusion, in parts that are read at the same time.
     ///
     /// # Errors
     /// When the scan fails.
     pub async fn build(session: &dyn Session, table: &dyn TableProvider, config: &ProfileConfig) -> Result<Self> {
         let plan = table.scan(session, None, &[], None).await?;
-        let mut stream = execute_stream(plan, session.task_ctx())?;
-        let mut builder = ProfileBuilder::new(stream.schema(), config);
-        while let Some(batch) = stream.next().await {
-            builder.push(&batch?)?;
+        let parts = config.parts.max(1);
+        let plan = if plan.output_partitioning().partition_count() < parts {
+            plan.repartitioned(parts, session.config_options())?.unwrap_or(plan)
+        } else {
+            plan
+        };
+        let known = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
+        let ranges = builder::known_ranges(known.as_deref(), &plan.schema());
+        let tasks = execute_stream_partitioned(plan, session.task_ctx())?.into_iter().enumerate().map(|(part, mut rows)| {
+            let mut builder = ProfileBuilder::new(rows.schema(), config, part, &ranges);
+            SpawnedTask::spawn(async move {
+                while let Some(batch) = rows.next().await {
+                    builder.push(&batch?)?;
+                }
+                Ok::<_, FeaturizeError>(builder)
+            })
+        });
+        // All are started before the first is waited for.
+        let mut tasks = tasks.collect::<Vec<_>>().into_iter();
+        let joined = |error| DataFusionError::ExecutionJoin(Box::new(error));
+        let mut whole = match tasks.next() {
+            Some(first) => first.join().await.map_err(joined)??,
+            None => ProfileBuilder::new(table.schema(), config, 0, &ranges),
+        };
+        for task in tasks {
+            whole.append(task.join().await.map_err(joined)??);
         }
-        builder.finish()
+        whole.finish()
     }
 
     /// Profiles rows in memory.
@@ -111,11 +124,45 @@ impl TableProfile {
     /// # Errors
     /// When the batches do not have `schema`.
     pub fn of_batches(schema: SchemaRef, batches: &[RecordBatch], config: &ProfileConfig) -> Result<Self> {
-        let mut builder = ProfileBuilder::new(schema, config);
+        let mut builder = ProfileBuilder::new(schema, config, 0, &[]);
         for batch in batches {
             builder.push(batch)?;
         }
         builder.finish()
+    }
+
+    /// The profile of this part of a table and of the part that follows it, such as rows that were appended. What adds up is
+    /// exact; the sample is one of both parts; see [`ColumnSketch`] for the rest.
+    ///
+    /// # Errors
+    /// When the parts have different schemas.
+    pub fn merge(&self, next: &Self, config: &ProfileConfig) -> Result<Self> {
+        let schema = self.schema();
+        if schema.fields() != next.schema().fields() {
+            return Err(FeaturizeError::Parts);
+        }
+        let rows = self.rows + next.rows;
+        let (mine, theirs) = shares(self, next, config);
+        let both = [self.sample.slice(0, mine), next.sample.slice(0, theirs)];
+        let sample = concat_batches(&schema, &both).map_err(DataFusionError::from)?;
+        // The first rows of a sample are one, too: rows of both parts in random order.
+        let mut order: Vec<u32> = (0..sample.num_rows() as u32).collect();
+        order.sort_by_key(|row| priority(config.seed, 0, u64::from(*row)));
+        let sample = take_record_batch(&sample, &UInt32Array::from(order)).map_err(DataFusionError::from)?;
+        let columns: Vec<_> = self.columns.iter().zip(&next.columns).map(|(one, next)| one.merge(next)).collect();
+        let row_bytes = (self.row_bytes * self.rows + next.row_bytes * next.rows) / rows.max(1.0);
+        let mut key_samples = vec![];
+        for (column, sketch) in columns.iter().enumerate() {
+            // What the sample of a table that is complete in it says of a key is made from it when asked for.
+            let complete = sample.num_rows() as f64 >= rows || sketch.common_is_complete;
+            let (Some(one), Some(other), false) = (self.key_sample(column), next.key_sample(column), complete) else {
+                continue;
+            };
+            let own = (one.own.as_ref().unwrap_or(&self.sample), other.own.as_ref().unwrap_or(&next.sample));
+            key_samples.push((column, one.merge(own.0, other, own.1, config.key_sample_rows)?));
+        }
+        let derived = columns.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
     }
 
     /// The table's schema.
@@ -149,184 +196,32 @@ impl TableProfile {
         });
         self.sample.get_array_memory_size() + values + keys.sum::<usize>()
     }
-
-    /// Writes the profile to `path`, atomically.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let mut sketches = Vec::new();
-        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns, &self.key_samples);
-        ciborium::into_writer(&stored, &mut sketches).map_err(|e| damaged(path, e))?;
-        let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
-        body.append(&mut sketches);
-        let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
-        let own = self.key_samples.iter().filter_map(|(_, sample)| sample.own.as_ref());
-        for batch in std::iter::once(&self.sample).chain(own) {
-            writer.write(batch).map_err(DataFusionError::from)?;
-        }
-        writer.finish().map_err(DataFusionError::from)?;
-        drop(writer);
-
-        let io = |source| FeaturizeError::Io { path: path.display().to_string(), source };
-        let partial = path.with_extension(format!("partial-{}", std::process::id()));
-        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
-        file.write_all(MAGIC).map_err(io)?;
-        file.write_all(&xxhash_rust::xxh3::xxh3_64(&body).to_le_bytes()).map_err(io)?;
-        file.write_all(&body).map_err(io)?;
-        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-        std::fs::rename(&partial, path).map_err(io)
-    }
-
-    /// Reads a profile that [`Self::save`] wrote.
-    ///
-    /// # Errors
-    /// When the file is missing, damaged or of another version.
-    pub fn load(path: &Path) -> Result<Self> {
-        let bytes =
-            std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
-        Self::from_bytes(&bytes, path)
-    }
-
-    /// Reads the bytes of a stored profile; `path` names them in errors.
-    ///
-    /// # Errors
-    /// When they are damaged or of another version.
-    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
-        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "not a profile, or of another version"))?;
-        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged(path, "truncated"))?;
-        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) {
-            return Err(damaged(path, "checksum differs"));
-        }
-        Self::from_body(body, path)
-    }
-
-    fn from_body(body: &[u8], path: &Path) -> Result<Self> {
-        let truncated = || damaged(path, "truncated");
-        let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
-        let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
-        let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
-        let (version, rows, row_bytes, columns, mut key_samples) = stored;
-        let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
-        let schema = reader.schema();
-        if version != STORED_VERSION || columns.len() != schema.fields().len() {
-            return Err(damaged(path, "of another version"));
-        }
-        let mut batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?.into_iter();
-        let sample = batches.next().ok_or_else(truncated)?;
-        for (column, sample) in &mut key_samples {
-            let own = batches.next().ok_or_else(truncated)?;
-            if *column >= columns.len() || !sample.is_valid(own.num_rows()) {
-                return Err(damaged(path, "a sample by key does not fit its rows"));
-            }
-            sample.own = Some(own);
-        }
-        let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
-    }
 }
 
-/// What precedes the samples in a stored profile: version, rows, bytes of a row, sketches, samples by key.
-type Stored = (u32, f64, f64, Vec<ColumnSketch>, Vec<(usize, KeySample)>);
-
-fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
-    FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
-}
-
-/// Builds a profile batch by batch.
-#[derive(Debug)]
-struct ProfileBuilder {
-    schema: SchemaRef,
-    sampler: Sampler,
-    columns: Vec<ColumnSketchBuilder>,
-    key_samplers: Vec<KeySampler>,
-    key_samples: usize,
-    bytes: usize,
-    sample_bytes: usize,
-}
-
-impl ProfileBuilder {
-    fn new(schema: SchemaRef, config: &ProfileConfig) -> Self {
-        let capacity = config.counted_values / schema.fields().len().max(1);
-        let columns = schema.fields().iter().map(|f| ColumnSketchBuilder::new(f.data_type(), capacity)).collect();
-        let sampler = Sampler::new(SchemaRef::clone(&schema), config.sample_rows, config.seed);
-        let is_key =
-            |column: &usize| matches!(Domain::of(schema.field(*column).data_type()), Domain::Integer | Domain::Text);
-        let keys = (0..schema.fields().len()).filter(is_key).filter(|_| config.key_samples > 0);
-        let key_samplers = keys.map(|column| KeySampler::new(column, config.key_sample_rows, config.seed)).collect();
-        let (key_samples, sample_bytes) = (config.key_samples, config.sample_bytes);
-        Self { schema, sampler, columns, key_samplers, key_samples, bytes: 0, sample_bytes }
+/// How many of the sampled rows of two parts make a sample of both: all where both parts are complete and fit, otherwise in
+/// proportion to their rows.
+fn shares(one: &TableProfile, next: &TableProfile, config: &ProfileConfig) -> (usize, usize) {
+    let (have, add) = (one.sample.num_rows(), next.sample.num_rows());
+    let bytes = (config.sample_bytes as f64 / one.row_bytes.max(next.row_bytes).max(1.0)) as usize;
+    let capacity = config.sample_rows.min(bytes.max(1));
+    if one.is_complete() && next.is_complete() && have + add <= capacity {
+        return (have, add);
     }
-
-    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        for (builder, array) in self.columns.iter_mut().zip(batch.columns()) {
-            builder.push(array);
-        }
-        for sampler in &mut self.key_samplers {
-            sampler.push(batch)?;
-        }
-        self.bytes += batch.columns().iter().map(data_bytes).sum::<usize>();
-        self.sampler.push(batch)
-    }
-
-    fn finish(self) -> Result<TableProfile> {
-        let rows = self.sampler.seen() as f64;
-        let mut sample = self.sampler.finish()?;
-        let bytes: usize = sample.columns().iter().map(data_bytes).sum();
-        if bytes > self.sample_bytes {
-            let keep = sample.num_rows() * self.sample_bytes / bytes;
-            sample = concat_batches(&self.schema, [&sample.slice(0, keep.max(1))]).map_err(DataFusionError::from)?;
-        }
-        let columns: Vec<ColumnSketch> =
-            self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
-        let row_bytes = if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 };
-        let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        let mut profile = TableProfile { rows, columns, row_bytes, sample, key_samples: vec![], derived };
-        if !profile.is_complete() {
-            let mut keys: Vec<KeySampler> = self.key_samplers;
-            keys.retain(|key| !profile.columns[key.column()].common_is_complete);
-            keys.sort_by(|a, b| likelier_key(&profile.columns[a.column()], &profile.columns[b.column()]));
-            keys.truncate(self.key_samples);
-            for key in keys {
-                let bytes = self.sample_bytes / SHARE_OF_KEY_SAMPLE;
-                profile.key_samples.push((key.column(), key.finish(&self.schema, row_bytes, bytes)?));
-            }
-        }
-        Ok(profile)
-    }
-}
-
-/// Which of two columns is likelier to be a join key: unique ones first, then numbers, then those of more values.
-fn likelier_key(a: &ColumnSketch, b: &ColumnSketch) -> std::cmp::Ordering {
-    let rank = |sketch: &ColumnSketch| (sketch.is_unique(), sketch.domain == Domain::Integer);
-    rank(b).cmp(&rank(a)).then(b.distinct().total_cmp(&a.distinct()))
-}
-
-/// Bytes of the values of `array`, without spare capacity or shared buffers.
-fn data_bytes(array: &ArrayRef) -> usize {
-    match array.data_type() {
-        DataType::Utf8View | DataType::BinaryView => {
-            let lengths = datafusion::arrow::compute::kernels::length::length(array).ok();
-            let total = lengths.and_then(|lengths| {
-                use datafusion::arrow::array::AsArray;
-                use datafusion::arrow::datatypes::Int32Type;
-                datafusion::arrow::compute::sum(lengths.as_primitive_opt::<Int32Type>()?)
-            });
-            16 * array.len() + total.unwrap_or(0).max(0) as usize
-        }
-        _ => array.to_data().get_slice_memory_size().unwrap_or(0),
-    }
+    let share = one.rows / (one.rows + next.rows).max(1.0);
+    // The largest sample that neither part is too short for.
+    let total = (have as f64 / share).min(add as f64 / (1.0 - share)).min(capacity as f64);
+    ((total * share).round() as usize, (total * (1.0 - share)).round() as usize)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use datafusion::arrow::array::{Int64Array, StringArray};
-    use datafusion::arrow::datatypes::{Field, Schema};
+    use datafusion::arrow::array::{AsArray, Int64Array, StringArray};
+    use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     use super::*;
+    use crate::sketch::Value;
 
     fn profile() -> TableProfile {
         let schema = Arc::new(Schema::new(vec![
@@ -370,6 +265,79 @@ mod tests {
             assert!(matches!(TableProfile::load(&path), Err(FeaturizeError::Stored { .. })));
         }
         assert!(matches!(TableProfile::load(&dir.path().join("none")), Err(FeaturizeError::Io { .. })));
+    }
+
+    fn part(rows: std::ops::Range<i64>, names: i64) -> TableProfile {
+        let ids = Int64Array::from_iter_values(rows.clone());
+        let parents = Int64Array::from_iter(rows.clone().map(|i| (i % 50 != 0).then_some(i % 3000 * (i % 3000) / 3000)));
+        let texts = StringArray::from_iter_values(rows.map(|i| format!("n{}", i % names)));
+        let columns: [(&str, datafusion::arrow::array::ArrayRef); 3] =
+            [("id", Arc::new(ids)), ("parent", Arc::new(parents)), ("name", Arc::new(texts))];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap();
+        TableProfile::of_batches(batch.schema(), &[batch], &ProfileConfig::default()).unwrap()
+    }
+
+    #[test]
+    fn appended_rows_are_merged() {
+        let (whole, config) = (part(0..60_000, 90), ProfileConfig::default());
+        let merged = part(0..50_000, 90).merge(&part(50_000..60_000, 90), &config).unwrap();
+        assert_eq!((merged.rows, merged.sample.num_rows()), (60_000.0, 4096));
+        let later = merged.sample.column(0).as_primitive::<Int64Type>().values().iter().filter(|id| **id >= 50_000);
+        assert!((582..=783).contains(&later.count()), "a sixth, give or take four standard deviations");
+        // New ids lie beyond the old ones, all names are known: exact.
+        assert_eq!(merged.columns[0].degrees, whole.columns[0].degrees);
+        assert!(merged.columns[0].is_unique());
+        assert_eq!(merged.columns[2].common, whole.columns[2].common);
+        assert_eq!(merged.columns[2].degrees, whole.columns[2].degrees);
+        // Parents occur in both parts.
+        let (parent, exact) = (&merged.columns[1], &whole.columns[1]);
+        assert_eq!((parent.nulls, &parent.min, &parent.max), (exact.nulls, &exact.min, &exact.max));
+        assert!((parent.distinct() / exact.distinct() - 1.0).abs() < 0.1);
+        assert!((parent.degrees.sum_of_squares / exact.degrees.sum_of_squares - 1.0).abs() < 0.2);
+        assert!(parent.max_degree() >= exact.degrees.max && parent.max_degree() < 2.0 * exact.degrees.max);
+        for bound in [0.0, 10.0, 700.0, 2000.0, 2999.0] {
+            let share = |sketch: &ColumnSketch| sketch.below(&Value::Number(bound), true);
+            assert!((share(parent) - share(exact)).abs() < 0.01);
+        }
+        let (keys, expected) = (merged.key_sample(1).unwrap(), whole.key_sample(1).unwrap());
+        for (hash, count) in keys.hashes.iter().zip(&keys.counts) {
+            let place = expected.hashes.binary_search(hash);
+            assert!(place.is_ok_and(|place| expected.counts[place] == *count) || *hash > expected.threshold);
+        }
+        assert!(keys.own.as_ref().is_some_and(|rows| rows.num_rows() <= 2048) && keys.hashes.len() > 100);
+        // Small parts stay complete; a part of another table is refused.
+        let small = part(0..1000, 9).merge(&part(1000..1500, 9), &config).unwrap();
+        assert!(small.is_complete() && small.sample.num_rows() == 1500);
+        assert!(matches!(small.merge(&profile(), &config), Err(FeaturizeError::Parts)));
+    }
+
+    #[tokio::test]
+    async fn parts_make_the_profile_of_the_whole() {
+        let ctx = datafusion::prelude::SessionContext::new();
+        let batches: Vec<RecordBatch> = (0..20)
+            .map(|i| {
+                let ids = Int64Array::from_iter_values(i * 1000..(i + 1) * 1000);
+                let names = StringArray::from_iter_values((0..1000).map(|j| format!("{}", (i * j) % 700)));
+                RecordBatch::try_from_iter([
+                    ("id", Arc::new(ids) as datafusion::arrow::array::ArrayRef),
+                    ("name", Arc::new(names)),
+                ])
+                .unwrap()
+            })
+            .collect();
+        let schema = batches[0].schema();
+        let parts = batches.chunks(7).map(<[RecordBatch]>::to_vec).collect();
+        let table = datafusion::datasource::MemTable::try_new(Arc::clone(&schema), parts).unwrap();
+        let config = ProfileConfig::default();
+        let built = TableProfile::build(&ctx.state(), &table, &config).await.unwrap();
+        let again = TableProfile::build(&ctx.state(), &table, &config).await.unwrap();
+        assert_eq!(built, again);
+        let whole = TableProfile::of_batches(schema, &batches, &config).unwrap();
+        assert_eq!((built.rows, built.sample.num_rows()), (20_000.0, 4096));
+        assert_eq!(built.columns[0].degrees, whole.columns[0].degrees);
+        assert_eq!(built.columns[0].order, whole.columns[0].order);
+        assert_eq!(built.columns[1].degrees, whole.columns[1].degrees);
+        assert_eq!(built.columns[1].distinct_hashes, whole.columns[1].distinct_hashes);
     }
 
     #[test]

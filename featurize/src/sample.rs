@@ -16,6 +16,7 @@ pub struct Sampler {
     schema: SchemaRef,
     capacity: usize,
     seed: u64,
+    part: u64,
     seen: u64,
     /// Rows whose priority was below the threshold when they came, and that priority.
     kept: Vec<RecordBatch>,
@@ -24,9 +25,17 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of `capacity` rows.
-    pub fn new(schema: SchemaRef, capacity: usize, seed: u64) -> Self {
-        Self { schema, capacity, seed, seen: 0, kept: Vec::new(), priorities: Vec::new(), threshold: u64::MAX }
+    /// A sampler of `capacity` rows of one part of a table.
+    pub fn new(schema: SchemaRef, capacity: usize, seed: u64, part: usize) -> Self {
+        let (part, kept, priorities) = (part as u64, Vec::new(), Vec::new());
+        Self { schema, capacity, seed, part, seen: 0, kept, priorities, threshold: u64::MAX }
+    }
+
+    /// Goes on with the sample of another part: the rows of the smallest priorities of both.
+    pub fn append(&mut self, other: Self) {
+        self.seen += other.seen;
+        self.kept.extend(other.kept);
+        self.priorities.extend(other.priorities);
     }
 
     /// Offers the rows of `batch`.
@@ -36,7 +45,7 @@ impl Sampler {
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut rows = Vec::new();
         for row in 0..batch.num_rows() {
-            let priority = mix(self.seed ^ mix(self.seen + row as u64));
+            let priority = priority(self.seed, self.part, self.seen + row as u64);
             if priority < self.threshold {
                 rows.push(row as u32);
                 self.priorities.push(priority);
@@ -84,6 +93,11 @@ impl Sampler {
     }
 }
 
+/// What a row draws: a hash of its place in a part of the table.
+pub(crate) fn priority(seed: u64, part: u64, row: u64) -> u64 {
+    mix(seed ^ mix(row ^ part.rotate_right(16)))
+}
+
 /// The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection whose output looks random.
 pub(crate) fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -103,7 +117,7 @@ mod tests {
 
     fn sample(rows: i64, batch_rows: usize, capacity: usize) -> Vec<i64> {
         let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, false)]));
-        let mut sampler = Sampler::new(Arc::clone(&schema), capacity, 7);
+        let mut sampler = Sampler::new(Arc::clone(&schema), capacity, 7, 0);
         let all: Vec<i64> = (0..rows).collect();
         for chunk in all.chunks(batch_rows) {
             sampler
@@ -123,6 +137,26 @@ mod tests {
         assert_eq!(sample(10_000, 17, 100).len(), 100);
         assert_eq!(sample(50, 7, 100).len(), 50);
         assert!(sample(0, 7, 100).is_empty());
+    }
+
+    #[test]
+    fn parts_are_sampled_alike() {
+        let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, false)]));
+        let part = |index: usize, values: std::ops::Range<i64>| {
+            let mut sampler = Sampler::new(Arc::clone(&schema), 1000, 7, index);
+            for start in values.clone().step_by(500) {
+                let rows = Int64Array::from_iter_values(start..values.end.min(start + 500));
+                sampler.push(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(rows)]).unwrap()).unwrap();
+            }
+            sampler
+        };
+        let mut sampler = part(0, 0..30_000);
+        sampler.append(part(1, 30_000..40_000));
+        assert_eq!(sampler.seen(), 40_000);
+        let rows = sampler.finish().unwrap().column(0).as_primitive::<Int64Type>().values().to_vec();
+        let later = rows.iter().filter(|row| **row >= 30_000).count();
+        // A quarter, give or take four standard deviations.
+        assert!(rows.len() == 1000 && (195..=305).contains(&later), "{later}");
     }
 
     #[test]

@@ -232,14 +232,12 @@ impl Sketched {
 /// Rows equal to `value` at most: its count where that is exact, the smallest common count otherwise.
 fn equality_bound(profile: &TableProfile, column: usize, value: &Value) -> Option<f64> {
     let sketch = &profile.columns[column];
-    if !sketch.degrees.exact {
-        return None;
-    }
     match sketch.common_value(value) {
+        _ if !sketch.common_is_exact => Some(sketch.max_degree()),
         Some(common) => Some(common.rows),
         None if sketch.common_is_complete => Some(0.0),
         // Common values of text are found through the sample, so that a frequent one may be missing.
-        None => Some(sketch.degrees.max.min(sketch.remainder().0)),
+        None => Some(sketch.max_degree().min(sketch.remainder().0)),
     }
 }
 

@@ -1,107 +1,198 @@
 //! One pass over a column -> its [`ColumnSketch`].
 
-use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::DataType;
+use hashbrown::{HashMap, HashSet};
 
 use super::counter::Counter;
-use super::values::{Slot, Slots};
-use super::{COMMON_VALUES, ColumnSketch, CommonValue, Degrees, Domain, HISTOGRAM_BOUNDS, Histogram, Value};
+use super::degrees::DegreeSequence;
+use super::order::{OrderTracker, number};
+use super::reading::{Reading, integer_key};
+use super::values::Slots;
+use super::{
+    COMMON_VALUES, ColumnSketch, CommonValue, Degrees, Domain, HISTOGRAM_BOUNDS, Histogram, TextStatistics, Value,
+};
 
 /// Longest string kept as a common value or histogram bound, in bytes; longer ones are cut at a character.
-const MAX_TEXT: usize = 128;
+pub(super) const MAX_TEXT: usize = 128;
+
+/// Distinct values whose smallest hashes a sketch keeps.
+pub(super) const DISTINCT_HASHES: usize = 512;
+
+/// Characters of the prefixes whose number is kept.
+const PREFIXES: [usize; 3] = [1, 2, 4];
 
 /// Collects the sketch of one column.
 #[derive(Debug)]
-pub struct ColumnSketchBuilder {
+pub(crate) struct ColumnSketchBuilder {
     domain: Domain,
     rows: u64,
     nulls: u64,
     non_finite: u64,
     counter: Counter,
-    min_text: Option<Box<str>>,
-    max_text: Option<Box<str>>,
+    order: OrderTracker,
     range: Option<(f64, f64)>,
+    text_range: Option<(Box<str>, Box<str>)>,
+    /// The strings of the keys, while they are few.
+    words: HashMap<u64, Box<str>>,
+    bytes: u64,
+    longest: usize,
 }
 
+/// The smallest and the largest value of a column as far as its files tell.
+pub(crate) type KnownRange = Option<(i64, i64)>;
+
 impl ColumnSketchBuilder {
-    /// A builder that counts at most `capacity` distinct values exactly.
-    pub fn new(data_type: &DataType, capacity: usize) -> Self {
+    /// A builder that counts at most `capacity` distinct values exactly; integers that are known to lie within a range of so
+    /// many are counted in an array.
+    pub(crate) fn new(data_type: &DataType, capacity: usize, known: KnownRange) -> Self {
+        let domain = Domain::of(data_type);
+        let is_integer = matches!(domain, Domain::Integer | Domain::Time | Domain::Boolean);
+        let fits = |&(low, high): &(i64, i64)| high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < capacity as u64);
+        let counter = match known.filter(|range| is_integer && range.0 <= range.1 && fits(range)) {
+            Some((low, high)) => Counter::dense(integer_key(low), integer_key(high), capacity),
+            None => Counter::new(capacity),
+        };
         Self {
-            domain: Domain::of(data_type),
+            domain,
             rows: 0,
             nulls: 0,
             non_finite: 0,
-            counter: Counter::new(capacity),
-            min_text: None,
-            max_text: None,
+            counter,
+            order: OrderTracker::new(),
             range: None,
+            text_range: None,
+            words: HashMap::new(),
+            bytes: 0,
+            longest: 0,
         }
     }
 
-    /// Reads the values of `array`.
-    pub fn push(&mut self, array: &ArrayRef) {
-        let slots = Slots::new(array);
-        self.rows += slots.len() as u64;
-        slots.for_each(|slot| self.add(slot));
-    }
-
-    fn add(&mut self, slot: Slot<'_>) {
-        match slot {
-            Slot::Null => self.nulls += 1,
-            Slot::NonFinite => self.non_finite += 1,
-            Slot::Opaque => {}
-            Slot::Integer(v) => {
-                self.widen(v as f64);
-                self.counter.add(key_of_slot(slot));
+    /// Takes the values of `array`, which `reading` has read.
+    pub(crate) fn push(&mut self, array: &ArrayRef, reading: &Reading) {
+        self.rows += reading.rows as u64;
+        self.nulls += reading.nulls as u64;
+        self.non_finite += reading.non_finite as u64;
+        self.counter.add_all(&reading.keys);
+        self.order.push(reading, self.domain);
+        match &reading.text {
+            Some(text) => {
+                self.bytes += text.bytes as u64;
+                self.longest = self.longest.max(text.longest);
+                self.widen_text(text.range.clone());
+                self.learn_words(array, reading);
             }
-            Slot::Float(v) => {
-                self.widen(v);
-                self.counter.add(key_of_slot(slot));
-            }
-            Slot::Text(v) => {
-                if self.min_text.as_deref().is_none_or(|min| v < min) {
-                    self.min_text = Some(cut(v));
-                }
-                if self.max_text.as_deref().is_none_or(|max| v > max) {
-                    self.max_text = Some(v.into());
-                }
-                self.counter.add(key_of_slot(slot));
+            None => {
+                let ends = reading.keys.iter().fold(None, |ends: Option<(u64, u64)>, &key| {
+                    Some(ends.map_or((key, key), |(low, high)| (low.min(key), high.max(key))))
+                });
+                self.widen(ends.map(|(low, high)| (number(low, self.domain), number(high, self.domain))));
             }
         }
     }
 
-    fn widen(&mut self, value: f64) {
-        self.range = Some(self.range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))));
+    /// Keeps the strings of keys that are new, while they are few.
+    fn learn_words(&mut self, array: &ArrayRef, reading: &Reading) {
+        let few = |count: usize| count <= COMMON_VALUES;
+        let Some(distinct) = self.counter.len().filter(|count| few(*count) && *count > self.words.len()) else { return };
+        let Slots::Texts(strings) = Slots::new(array) else { return };
+        let strings = strings.as_string_view();
+        for (index, key) in reading.keys.iter().enumerate() {
+            if self.words.len() == distinct {
+                break;
+            }
+            self.words.entry(*key).or_insert_with(|| strings.value(reading.row(index) as usize).into());
+        }
     }
 
-    /// The sketch. `sample` is the column in a uniform sample of the table: it supplies the values of strings, whose counts
-    /// are kept by hash.
-    pub fn finish(self, sample: &ArrayRef) -> ColumnSketch {
+    fn widen(&mut self, range: Option<(f64, f64)>) {
+        self.range = match (self.range, range) {
+            (Some((low, high)), Some((other_low, other_high))) => Some((low.min(other_low), high.max(other_high))),
+            (one, other) => one.or(other),
+        };
+    }
+
+    fn widen_text(&mut self, range: Option<(Box<str>, Box<str>)>) {
+        self.text_range = match (self.text_range.take(), range) {
+            (Some((low, high)), Some((other_low, other_high))) => Some((low.min(other_low), high.max(other_high))),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// Goes on with what another builder of the same column saw of the rows that follow.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.nulls += other.nulls;
+        self.non_finite += other.non_finite;
+        self.counter.append(other.counter);
+        self.order.append(other.order);
+        self.widen(other.range);
+        self.widen_text(other.text_range);
+        self.words.extend(other.words);
+        self.bytes += other.bytes;
+        self.longest = self.longest.max(other.longest);
+    }
+
+    /// The sketch. `sample` is the column in a uniform sample of the table: it supplies the values of strings beyond the
+    /// first few, whose counts are kept by hash.
+    pub(crate) fn finish(self, sample: &ArrayRef) -> ColumnSketch {
         let counts = self.counter.sorted();
         let scale = self.counter.scale();
-        let degrees = Degrees {
-            distinct: counts.len() as f64 * scale,
-            max: counts.iter().map(|&(_, count)| count).max().unwrap_or(0) as f64,
-            sum_of_squares: counts.iter().map(|&(_, count)| (count as f64).powi(2)).sum::<f64>() * scale,
-            exact: self.counter.is_exact() && self.domain != Domain::Opaque,
+        let is_opaque = self.domain == Domain::Opaque;
+        let sequence = match self.order.degrees() {
+            Some(degrees) => DegreeSequence::new(degrees),
+            None => self.counter.degrees(&counts),
+        };
+        let counted = self.counter.is_exact();
+        let degrees = match self.order.degrees().filter(|_| !counted) {
+            Some(degrees) => {
+                let sum = |of: fn(f64, f64) -> f64| degrees.iter().map(|&(degree, n)| of(degree as f64, n as f64)).sum();
+                Degrees {
+                    distinct: sum(|_, values| values),
+                    max: degrees.iter().map(|pair| pair.0).max().unwrap_or(0) as f64,
+                    sum_of_squares: sum(|degree, values| degree * degree * values),
+                    exact: !is_opaque,
+                    sequence,
+                }
+            }
+            None => Degrees {
+                distinct: counts.len() as f64 * scale,
+                max: counts.iter().map(|&(_, count)| count).max().unwrap_or(0) as f64,
+                sum_of_squares: counts.iter().map(|&(_, count)| (count as f64).powi(2)).sum::<f64>() * scale,
+                exact: counted && !is_opaque,
+                sequence,
+            },
         };
         let is_text = self.domain == Domain::Text;
-        let values: Vec<(Value, f64)> =
-            if is_text || !degrees.exact { self.sampled(sample) } else { numbers(self.domain, &counts) };
+        let values: Vec<(Value, f64)> = match (is_text, counted) {
+            (true, true) if self.words.len() == counts.len() => self.worded(),
+            (false, true) => {
+                let value = |&(key, count): &(u64, u64)| (Value::Number(number(key, self.domain)), count as f64);
+                counts.iter().map(value).collect()
+            }
+            _ => self.sampled(sample),
+        };
         let common = common(&values);
-        let common_is_complete = degrees.exact && common.len() as f64 >= degrees.distinct;
+        let common_is_complete = counted && !is_opaque && common.len() as f64 >= degrees.distinct;
         let (min, max) = if is_text {
-            (self.min_text.map(Value::Text), self.max_text.as_deref().map(|v| Value::Text(cut(v))))
+            let range = self.text_range.as_ref();
+            (range.map(|range| Value::Text(cut(&range.0))), range.map(|range| Value::Text(cut(&range.1))))
         } else {
             (self.range.map(|r| Value::Number(r.0)), self.range.map(|r| Value::Number(r.1)))
         };
         // The histogram of counted values is exact; that of a sample uses the frequencies within the sample.
-        let mut histogram = if (is_text || !degrees.exact) && !common_is_complete {
+        let mut histogram = if (is_text || !counted) && !common_is_complete {
             sampled_histogram(sample)
         } else {
             histogram(&values)
         };
         stretch(&mut histogram, min.as_ref(), max.as_ref());
+        let present = (self.rows - self.nulls).max(1) as f64;
+        let text = is_text.then(|| TextStatistics {
+            mean_length: self.bytes as f64 / present,
+            max_length: self.longest as f64,
+            prefixes: PREFIXES.map(|characters| prefixes(sample, characters)),
+        });
         ColumnSketch {
             domain: self.domain,
             rows: self.rows as f64,
@@ -111,22 +202,33 @@ impl ColumnSketchBuilder {
             max,
             common,
             common_is_complete,
+            common_is_exact: counted && !is_opaque,
             histogram,
+            distinct_hashes: self.counter.smallest_hashes(&counts, DISTINCT_HASHES),
             degrees,
+            order: self.order.order(self.range),
+            text,
         }
+    }
+
+    /// The strings with their counts, where all are known.
+    fn worded(&self) -> Vec<(Value, f64)> {
+        let counted = self.words.iter().filter_map(|(key, word)| Some((word, self.counter.count(*key)?)));
+        let mut values: Vec<(Value, f64)> =
+            counted.map(|(word, count)| (Value::Text(word.clone()), count as f64)).collect();
+        values.sort_by(|a, b| a.0.order(&b.0));
+        values
     }
 
     /// The distinct values of the sample with their counts: exact where the counter kept them, scaled up from the sample
     /// otherwise.
     fn sampled(&self, sample: &ArrayRef) -> Vec<(Value, f64)> {
-        let slots = Slots::new(sample);
-        let per_sampled_row = self.rows as f64 / slots.len().max(1) as f64;
-        let mut seen: Vec<(Value, u64)> = Vec::with_capacity(slots.len());
-        slots.for_each(|slot| {
-            if let Some(value) = slot.value() {
-                seen.push((value, key_of_slot(slot)));
-            }
-        });
+        let values = Slots::new(sample).values();
+        let reading = Reading::new(sample);
+        let per_sampled_row = self.rows as f64 / values.len().max(1) as f64;
+        let keyed = reading.keys.iter().enumerate();
+        let mut seen: Vec<(Value, u64)> =
+            keyed.filter_map(|(i, key)| Some((values[reading.row(i) as usize].clone()?, *key))).collect();
         seen.sort_by(|a, b| a.0.order(&b.0));
         seen.chunk_by(|a, b| a.0 == b.0)
             .filter_map(|group| {
@@ -142,26 +244,13 @@ impl ColumnSketchBuilder {
     }
 }
 
-/// Where equal values have equal keys and numbers of one domain keep their order.
-fn key_of_slot(slot: Slot<'_>) -> u64 {
-    match slot {
-        Slot::Integer(v) => (v as u64) ^ (1 << 63),
-        Slot::Float(v) => {
-            let bits = (v + 0.0).to_bits();
-            if bits >> 63 == 1 { !bits } else { bits | (1 << 63) }
-        }
-        Slot::Text(v) => xxhash_rust::xxh3::xxh3_64(v.as_bytes()),
-        Slot::Null | Slot::NonFinite | Slot::Opaque => 0,
-    }
-}
-
-/// Inverse of [`key_of_slot`] for numbers.
-fn numbers(domain: Domain, counts: &[(u64, u64)]) -> Vec<(Value, f64)> {
-    let number = |key: u64| match domain {
-        Domain::Float => f64::from_bits(if key >> 63 == 1 { key & !(1 << 63) } else { !key }),
-        _ => (key ^ (1 << 63)) as i64 as f64,
-    };
-    counts.iter().map(|&(key, count)| (Value::Number(number(key)), count as f64)).collect()
+/// Distinct prefixes of so many characters among sampled strings, per string.
+fn prefixes(sample: &ArrayRef, characters: usize) -> f64 {
+    let Slots::Texts(strings) = Slots::new(sample) else { return 0.0 };
+    let strings = strings.as_string_view();
+    let prefix = |text: &str| text.char_indices().nth(characters).map_or(text.len(), |(end, _)| end);
+    let distinct: HashSet<&str> = strings.iter().flatten().map(|text| &text[..prefix(text)]).collect();
+    distinct.len() as f64 / (strings.len() - strings.null_count()).max(1) as f64
 }
 
 /// The most frequent of `values` (ascending), in ascending order; all of them if they are few.
@@ -216,6 +305,24 @@ fn histogram(values: &[(Value, f64)]) -> Histogram {
     out
 }
 
+/// A histogram of at most about as many bounds as are kept, of one that may have more.
+pub(super) fn reduce(histogram: Histogram) -> Histogram {
+    let step = 1.0 / HISTOGRAM_BOUNDS as f64;
+    let mut out = Histogram::default();
+    let mut next = 0.0;
+    let count = histogram.bounds.len();
+    for (i, bound) in histogram.bounds.into_iter().enumerate() {
+        let (up_to, at) = (histogram.cumulative[i], histogram.at[i]);
+        if i == 0 || i + 1 == count || up_to >= next || at >= step {
+            out.bounds.push(bound);
+            out.cumulative.push(if i + 1 == count { 1.0 } else { up_to });
+            out.at.push(at);
+            next = up_to + step;
+        }
+    }
+    out
+}
+
 /// Extends a sampled histogram to the exact minimum and maximum, which hold no mass of their own.
 fn stretch(histogram: &mut Histogram, min: Option<&Value>, max: Option<&Value>) {
     if let (Some(min), Some(first)) = (min, histogram.bounds.first())
@@ -252,10 +359,10 @@ mod tests {
 
     use super::*;
 
-    fn sketch(array: impl datafusion::arrow::array::Array + 'static) -> ColumnSketch {
+    fn sketch(array: impl Array + 'static) -> ColumnSketch {
         let array: ArrayRef = Arc::new(array);
-        let mut builder = ColumnSketchBuilder::new(array.data_type(), 1 << 16);
-        builder.push(&array);
+        let mut builder = ColumnSketchBuilder::new(array.data_type(), 1 << 16, None);
+        builder.push(&array, &Reading::new(&array));
         builder.finish(&array)
     }
 

@@ -3,11 +3,18 @@
 
 mod builder;
 mod counter;
+mod degrees;
+mod merge;
+mod order;
+mod reading;
 mod values;
 
-pub use builder::ColumnSketchBuilder;
+pub(crate) use builder::{ColumnSketchBuilder, KnownRange};
+pub use degrees::{DegreeSequence, DegreeStep};
+pub use order::ValueOrder;
+pub(crate) use reading::{Reading, integer_key, text_key};
 pub use values::{Domain, Value, scalar_value};
-pub(crate) use values::{Slot, Slots};
+pub(crate) use values::Slots;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +72,8 @@ impl Histogram {
     }
 }
 
-/// The degree sequence of a column as a join key, summarised: how often its values repeat. NULLs are excluded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// How often the values of a column repeat, as a join key. NULLs are excluded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Degrees {
     /// Number of distinct values.
     pub distinct: f64,
@@ -74,8 +81,21 @@ pub struct Degrees {
     pub max: f64,
     /// Sum over the values of the square of their rows: the size of the self join.
     pub sum_of_squares: f64,
-    /// Whether every value was counted, so that `max` is a provable bound.
+    /// Whether every value was counted, so that these numbers are exact and not estimated.
     pub exact: bool,
+    /// A sequence that provably dominates the column's; empty for opaque columns, of whose values nothing is known.
+    pub sequence: DegreeSequence,
+}
+
+/// What is known of strings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct TextStatistics {
+    /// Mean length in bytes.
+    pub mean_length: f64,
+    /// Length of the longest in bytes.
+    pub max_length: f64,
+    /// Distinct prefixes of 1, 2 and 4 characters per sampled string, in [0, 1].
+    pub prefixes: [f64; 3],
 }
 
 /// What is known of a column.
@@ -97,10 +117,19 @@ pub struct ColumnSketch {
     pub common: Vec<CommonValue>,
     /// Whether `common` holds every value of the column.
     pub common_is_complete: bool,
+    /// Whether the rows of the common values are counts, not estimates.
+    pub common_is_exact: bool,
     /// Equi-depth histogram.
     pub histogram: Histogram,
     /// Degrees as a join key.
     pub degrees: Degrees,
+    /// The smallest hashes of the values, ascending, of a hash that all columns share: what tells the distinct values of two
+    /// columns together (Bar-Yossef et al., "Counting distinct elements in a data stream", RANDOM 2002, algorithm 2).
+    pub distinct_hashes: Vec<u64>,
+    /// How the values lie along the file.
+    pub order: ValueOrder,
+    /// Lengths and prefixes, of text.
+    pub text: Option<TextStatistics>,
 }
 
 impl ColumnSketch {
@@ -117,6 +146,11 @@ impl ColumnSketch {
     /// Whether every non-NULL value occurs once.
     pub fn is_unique(&self) -> bool {
         self.degrees.exact && self.degrees.max <= 1.0
+    }
+
+    /// Rows of the most frequent value at most; provable.
+    pub fn max_degree(&self) -> f64 {
+        if self.domain == Domain::Opaque { self.rows - self.nulls } else { self.degrees.sequence.max() }
     }
 
     /// The common value equal to `value`.

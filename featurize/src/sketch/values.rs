@@ -77,35 +77,12 @@ impl Value {
     }
 }
 
-/// The values of an array, `None` for NULL; NaN and infinities come as [`Slot::NonFinite`].
+/// The values of an array in the form of their domain.
 pub(crate) enum Slots {
     Integers(ArrayRef),
     Floats(ArrayRef),
     Texts(ArrayRef),
     Opaque(ArrayRef),
-}
-
-/// One value of an array.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Slot<'a> {
-    Null,
-    NonFinite,
-    Integer(i64),
-    Float(f64),
-    Text(&'a str),
-    Opaque,
-}
-
-impl Slot<'_> {
-    /// The value, where it has one.
-    pub(crate) fn value(self) -> Option<Value> {
-        match self {
-            Slot::Integer(v) => Some(Value::Number(v as f64)),
-            Slot::Float(v) => Some(Value::Number(v)),
-            Slot::Text(v) => Some(Value::Text(v.into())),
-            Slot::Null | Slot::NonFinite | Slot::Opaque => None,
-        }
-    }
 }
 
 impl Slots {
@@ -132,47 +109,23 @@ impl Slots {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Slots::Integers(a) | Slots::Floats(a) | Slots::Texts(a) | Slots::Opaque(a) => a.len(),
-        }
-    }
-
-    /// Calls `visit` with each value in order.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(Slot<'_>)) {
+    /// The values, `None` for NULL, NaN, infinities and what is opaque.
+    pub(crate) fn values(&self) -> Vec<Option<Value>> {
         match self {
             Slots::Integers(array) => {
-                for value in array.as_primitive::<Int64Type>() {
-                    visit(value.map_or(Slot::Null, Slot::Integer));
-                }
+                let values = array.as_primitive::<Int64Type>().iter();
+                values.map(|value| value.map(|value| Value::Number(value as f64))).collect()
             }
             Slots::Floats(array) => {
-                for value in array.as_primitive::<Float64Type>() {
-                    visit(match value {
-                        None => Slot::Null,
-                        Some(v) if v.is_finite() => Slot::Float(v + 0.0),
-                        Some(_) => Slot::NonFinite,
-                    });
-                }
+                let values = array.as_primitive::<Float64Type>().iter();
+                values.map(|value| value.filter(|v| v.is_finite()).map(|v| Value::Number(v + 0.0))).collect()
             }
             Slots::Texts(array) => {
-                for value in array.as_string_view() {
-                    visit(value.map_or(Slot::Null, Slot::Text));
-                }
+                let values = array.as_string_view().iter();
+                values.map(|value| value.map(|value| Value::Text(value.into()))).collect()
             }
-            Slots::Opaque(array) => {
-                for row in 0..array.len() {
-                    visit(if array.is_null(row) { Slot::Null } else { Slot::Opaque });
-                }
-            }
+            Slots::Opaque(array) => vec![None; array.len()],
         }
-    }
-
-    /// The values as a list.
-    pub(crate) fn values(&self) -> Vec<Option<Value>> {
-        let mut out = Vec::with_capacity(self.len());
-        self.for_each(|slot| out.push(slot.value()));
-        out
     }
 }
 

@@ -1,0 +1,108 @@
+//! Profiles on disk: one file each, a checksum, the sketches as CBOR and the samples as an Arrow IPC stream. It is written
+//! aside and renamed; a damaged file is reported and never trusted.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::error::DataFusionError;
+
+use super::TableProfile;
+use crate::key_sample::KeySample;
+use crate::sketch::ColumnSketch;
+use crate::{FeaturizeError, Result};
+
+/// Version of the stored form.
+const STORED_VERSION: u32 = 3;
+const MAGIC: &[u8; 8] = b"RELATAP1";
+
+impl TableProfile {
+    /// Writes the profile to `path`, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut sketches = Vec::new();
+        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns, &self.key_samples);
+        ciborium::into_writer(&stored, &mut sketches).map_err(|e| damaged(path, e))?;
+        let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
+        body.append(&mut sketches);
+        let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
+        let own = self.key_samples.iter().filter_map(|(_, sample)| sample.own.as_ref());
+        for batch in std::iter::once(&self.sample).chain(own) {
+            writer.write(batch).map_err(DataFusionError::from)?;
+        }
+        writer.finish().map_err(DataFusionError::from)?;
+        drop(writer);
+
+        let io = |source| FeaturizeError::Io { path: path.display().to_string(), source };
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
+        file.write_all(MAGIC).map_err(io)?;
+        file.write_all(&xxhash_rust::xxh3::xxh3_64(&body).to_le_bytes()).map_err(io)?;
+        file.write_all(&body).map_err(io)?;
+        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+        std::fs::rename(&partial, path).map_err(io)
+    }
+
+    /// Reads a profile that [`Self::save`] wrote.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged or of another version.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes =
+            std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// Reads the bytes of a stored profile; `path` names them in errors.
+    ///
+    /// # Errors
+    /// When they are damaged or of another version.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "not a profile, or of another version"))?;
+        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged(path, "truncated"))?;
+        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) {
+            return Err(damaged(path, "checksum differs"));
+        }
+        Self::from_body(body, path)
+    }
+
+    fn from_body(body: &[u8], path: &Path) -> Result<Self> {
+        let truncated = || damaged(path, "truncated");
+        let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
+        let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
+        let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
+        let (version, rows, row_bytes, columns, mut key_samples) = stored;
+        let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
+        let schema = reader.schema();
+        if version != STORED_VERSION || columns.len() != schema.fields().len() {
+            return Err(damaged(path, "of another version"));
+        }
+        if !columns.iter().all(|column| column.degrees.sequence.is_valid()) {
+            return Err(damaged(path, "a degree sequence does not fall"));
+        }
+        let mut batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?.into_iter();
+        let sample = batches.next().ok_or_else(truncated)?;
+        for (column, sample) in &mut key_samples {
+            let own = batches.next().ok_or_else(truncated)?;
+            if *column >= columns.len() || !sample.is_valid(own.num_rows()) {
+                return Err(damaged(path, "a sample by key does not fit its rows"));
+            }
+            sample.own = Some(own);
+        }
+        let derived = columns.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
+    }
+}
+
+/// What precedes the samples in a stored profile: version, rows, bytes of a row, sketches, samples by key.
+type Stored = (u32, f64, f64, Vec<ColumnSketch>, Vec<(usize, KeySample)>);
+
+fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
+    FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
+}
