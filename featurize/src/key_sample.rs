@@ -9,15 +9,15 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::sample::{mix, priority};
+use crate::sample::{mix, priority, take_rows};
 use crate::sketch::{ColumnSketch, Reading, Value, integer_key, text_key};
 
 /// Rows kept of one value.
@@ -114,8 +114,7 @@ impl KeySample {
             *place = order.len() as u32 - 1;
         }
         let all = concat_batches(&own.schema(), [own, next_own]).map_err(DataFusionError::from)?;
-        let rows = take_record_batch(&all, &UInt32Array::from(order)).map_err(DataFusionError::from)?;
-        Ok(Self::from_map(threshold, map, Some(rows)))
+        Ok(Self::from_map(threshold, map, Some(take_rows(&all, order)?)))
     }
 
     /// Rows of the table with each value that pass a filter, by the share of the sampled ones that do; `mask` is over the
@@ -128,6 +127,20 @@ impl KeySample {
             if rows.is_empty() { 0.0 } else { count * rows.iter().filter(passes).count() as f64 / rows.len() as f64 }
         })
         .collect()
+    }
+
+    /// Leaves out the values of the largest hashes, until `capacity` of the rows of its own are left.
+    pub(crate) fn shorten(&mut self, capacity: usize) -> Result<()> {
+        let Some(own) = self.own.as_ref().filter(|own| own.num_rows() > capacity) else { return Ok(()) };
+        let keys = self.starts.partition_point(|start| *start as usize <= capacity).saturating_sub(1).max(1);
+        let order: Vec<u32> = self.rows[..self.starts[keys] as usize].to_vec();
+        self.own = Some(take_rows(own, order)?);
+        self.threshold = self.hashes[keys - 1];
+        self.hashes.truncate(keys);
+        self.counts.truncate(keys);
+        self.starts.truncate(keys + 1);
+        self.rows = (0..self.starts[keys]).collect();
+        Ok(())
     }
 
     /// Whether lists of one sample belong together; what was stored may not.
@@ -232,8 +245,7 @@ impl KeySampler {
         self.seen += reading.rows as u64;
         self.kept_rows += chosen.len();
         if !chosen.is_empty() {
-            let rows = UInt32Array::from(chosen);
-            self.kept.push(take_record_batch(batch, &rows).map_err(DataFusionError::from)?);
+            self.kept.push(take_rows(batch, chosen)?);
         }
         if self.kept_rows > 4 * self.capacity {
             self.prune(2 * self.capacity, &batch.schema())?;
@@ -286,14 +298,13 @@ impl KeySampler {
         }
         let all = concat_batches(schema, &self.kept).map_err(DataFusionError::from)?;
         self.kept_rows = order.len();
-        self.kept = vec![take_record_batch(&all, &UInt32Array::from(order)).map_err(DataFusionError::from)?];
+        self.kept = vec![take_rows(&all, order)?];
         Ok(())
     }
 
-    /// The sample, of rows of `row_bytes` in at most `bytes`; rows of one value stand together.
-    pub(crate) fn finish(mut self, schema: &SchemaRef, row_bytes: f64, bytes: usize) -> Result<KeySample> {
-        let affordable = (bytes as f64 / row_bytes.max(1.0)) as usize;
-        self.prune(self.capacity.min(affordable).max(ROWS_PER_KEY), schema)?;
+    /// The sample; rows of one value stand together.
+    pub(crate) fn finish(mut self, schema: &SchemaRef) -> Result<KeySample> {
+        self.prune(self.capacity, schema)?;
         let own = self.kept.pop().unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(schema)));
         let mut map = BTreeMap::new();
         self.keys.into_iter().for_each(|(hash, key)| {
@@ -401,7 +412,7 @@ mod tests {
         }
         let [mut sampler, other] = parts;
         sampler.append(other);
-        sampler.finish(&schema(), 16.0, 1 << 20).unwrap()
+        sampler.finish(&schema()).unwrap()
     }
 
     fn passing(sample: &KeySample, keep: impl Fn(i64) -> bool) -> Vec<f64> {
@@ -427,6 +438,17 @@ mod tests {
             assert!(many.threshold > one.threshold || one.hashes.binary_search(&many.hashes[key]).is_ok());
         }
         assert_eq!(sample(&children, 2000), many);
+    }
+
+    #[test]
+    fn a_shorter_sample_is_one_of_fewer_values() {
+        let children = rows((0..20_000).flat_map(|i| (0..i % 40).map(move |j| (Some(i), j))));
+        let mut short = sample(&children, 2000);
+        short.shorten(700).unwrap();
+        assert!(short.is_valid(700) && short.own.as_ref().unwrap().num_rows() > 600);
+        let fewer = sample(&children, short.own.as_ref().unwrap().num_rows());
+        assert_eq!((short.threshold, &short.hashes, &short.counts), (fewer.threshold, &fewer.hashes, &fewer.counts));
+        assert_eq!(passing(&short, |v| v < 3), passing(&fewer, |v| v < 3));
     }
 
     #[test]

@@ -3,20 +3,22 @@
 mod builder;
 mod storage;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::array::{RecordBatch, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
-use datafusion::physical_plan::{ExecutionPlanProperties, StatisticsArgs, StatisticsContext, execute_stream_partitioned};
+use datafusion::physical_plan::{
+    ExecutionPlan, ExecutionPlanProperties, StatisticsArgs, StatisticsContext, execute_stream_partitioned,
+};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::key_sample::KeySample;
-use crate::sample::priority;
+use crate::sample::{priority, take_rows};
 use crate::sketch::{ColumnSketch, Domain};
 use crate::{FeaturizeError, Result};
 use builder::ProfileBuilder;
@@ -26,8 +28,10 @@ use builder::ProfileBuilder;
 pub struct ProfileConfig {
     /// Rows of the sample (default 4096).
     pub sample_rows: usize,
-    /// Bytes the sample may take in memory (default 4 MiB); wide rows make it shorter.
-    pub sample_bytes: usize,
+    /// Bytes that a stored profile may take as a share of those of the table in memory (default 0.01); samples are cut to it.
+    pub share_of_data: f64,
+    /// Bytes that a stored profile may take whatever the size of its table (default 256 KiB).
+    pub least_bytes: usize,
     /// Columns whose rows are sampled by value as well (default 6): the likeliest join keys among those with too many values
     /// for the uniform sample to know.
     pub key_samples: usize,
@@ -45,7 +49,8 @@ impl Default for ProfileConfig {
     fn default() -> Self {
         Self {
             sample_rows: 4096,
-            sample_bytes: 4 << 20,
+            share_of_data: 0.01,
+            least_bytes: 256 << 10,
             key_samples: 6,
             key_sample_rows: 2048,
             counted_values: 4 << 20,
@@ -66,6 +71,10 @@ pub struct TableProfile {
     pub columns: Vec<ColumnSketch>,
     /// Mean size of a row in memory, in bytes.
     pub row_bytes: f64,
+    /// Rows that were merged into it since the scan of a whole table.
+    pub appended: f64,
+    /// Who keeps profiles says here what files this one is of; empty where nobody did.
+    pub files: Vec<u64>,
     /// Samples by the values of a column with rows of their own, and the column.
     key_samples: Vec<(usize, KeySample)>,
     /// Those that the uniform sample amounts to, made when asked for. `[columns]`
@@ -78,6 +87,8 @@ impl PartialEq for TableProfile {
             && self.sample == other.sample
             && self.columns == other.columns
             && self.row_bytes == other.row_bytes
+            && self.appended == other.appended
+            && self.files == other.files
             && self.key_samples == other.key_samples
     }
 }
@@ -88,13 +99,7 @@ impl TableProfile {
     /// # Errors
     /// When the scan fails.
     pub async fn build(session: &dyn Session, table: &dyn TableProvider, config: &ProfileConfig) -> Result<Self> {
-        let plan = table.scan(session, None, &[], None).await?;
-        let parts = config.parts.max(1);
-        let plan = if plan.output_partitioning().partition_count() < parts {
-            plan.repartitioned(parts, session.config_options())?.unwrap_or(plan)
-        } else {
-            plan
-        };
+        let plan = scan(session, table, config.parts).await?;
         let known = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
         let ranges = builder::known_ranges(known.as_deref(), &plan.schema());
         let tasks = execute_stream_partitioned(plan, session.task_ctx())?.into_iter().enumerate().map(|(part, mut rows)| {
@@ -116,7 +121,7 @@ impl TableProfile {
         for task in tasks {
             whole.append(task.join().await.map_err(joined)??);
         }
-        whole.finish()
+        whole.finish(config)
     }
 
     /// Profiles rows in memory.
@@ -128,7 +133,7 @@ impl TableProfile {
         for batch in batches {
             builder.push(batch)?;
         }
-        builder.finish()
+        builder.finish(config)
     }
 
     /// The profile of this part of a table and of the part that follows it, such as rows that were appended. What adds up is
@@ -148,7 +153,7 @@ impl TableProfile {
         // The first rows of a sample are one, too: rows of both parts in random order.
         let mut order: Vec<u32> = (0..sample.num_rows() as u32).collect();
         order.sort_by_key(|row| priority(config.seed, 0, u64::from(*row)));
-        let sample = take_record_batch(&sample, &UInt32Array::from(order)).map_err(DataFusionError::from)?;
+        let sample = take_rows(&sample, order)?;
         let columns: Vec<_> = self.columns.iter().zip(&next.columns).map(|(one, next)| one.merge(next)).collect();
         let row_bytes = (self.row_bytes * self.rows + next.row_bytes * next.rows) / rows.max(1.0);
         let mut key_samples = vec![];
@@ -162,7 +167,8 @@ impl TableProfile {
             key_samples.push((column, one.merge(own.0, other, own.1, config.key_sample_rows)?));
         }
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
+        let (appended, files) = (self.appended + next.rows, vec![]);
+        Self { rows, sample, columns, row_bytes, appended, files, key_samples, derived }.cut(config)
     }
 
     /// The table's schema.
@@ -198,12 +204,23 @@ impl TableProfile {
     }
 }
 
+/// A scan of all of a table in this many parts, or as many as its provider makes of it.
+///
+/// # Errors
+/// When the table cannot be scanned.
+pub async fn scan(session: &dyn Session, table: &dyn TableProvider, parts: usize) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = table.scan(session, None, &[], None).await?;
+    if plan.output_partitioning().partition_count() >= parts {
+        return Ok(plan);
+    }
+    Ok(plan.repartitioned(parts, session.config_options())?.unwrap_or(plan))
+}
+
 /// How many of the sampled rows of two parts make a sample of both: all where both parts are complete and fit, otherwise in
 /// proportion to their rows.
 fn shares(one: &TableProfile, next: &TableProfile, config: &ProfileConfig) -> (usize, usize) {
     let (have, add) = (one.sample.num_rows(), next.sample.num_rows());
-    let bytes = (config.sample_bytes as f64 / one.row_bytes.max(next.row_bytes).max(1.0)) as usize;
-    let capacity = config.sample_rows.min(bytes.max(1));
+    let capacity = config.sample_rows;
     if one.is_complete() && next.is_complete() && have + add <= capacity {
         return (have, add);
     }
@@ -215,8 +232,6 @@ fn shares(one: &TableProfile, next: &TableProfile, config: &ProfileConfig) -> (u
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use datafusion::arrow::array::{AsArray, Int64Array, StringArray};
     use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
@@ -341,12 +356,25 @@ mod tests {
     }
 
     #[test]
-    fn wide_rows_shorten_the_sample() {
-        let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)]));
-        let texts = StringArray::from_iter_values((0..2000).map(|i| format!("{i}{}", "x".repeat(10_000))));
-        let batch = RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(texts)]).unwrap();
-        let profile = TableProfile::of_batches(schema, &[batch], &ProfileConfig::default()).unwrap();
-        assert!(profile.sample.num_rows() < 500 && !profile.is_complete());
-        assert_eq!(profile.columns[0].degrees.distinct, 2000.0);
+    fn a_stored_profile_keeps_to_its_budget() {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("text", DataType::Utf8, false),
+        ]));
+        let rows = 8000;
+        let ids = Int64Array::from_iter_values(0..rows);
+        let text = |i: i64| (0..40).map(|j| format!("{:x}", crate::sample::mix((i * 40 + j) as u64))).collect::<String>();
+        let texts = StringArray::from_iter_values((0..rows).map(text));
+        let batch = RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(ids), Arc::new(texts)]).unwrap();
+        let build = |config: &ProfileConfig| TableProfile::of_batches(Arc::clone(&schema) as _, &[batch.clone()], config);
+        let profile = build(&ProfileConfig::default()).unwrap();
+        let bytes = profile.to_bytes().unwrap().len();
+        assert!(bytes < 256 << 10 && bytes > 100 << 10, "{bytes}");
+        assert!(profile.sample.num_rows() >= 100 && profile.key_sample(0).is_some());
+        assert_eq!(profile.columns[1].degrees.distinct, rows as f64);
+        let large = build(&ProfileConfig { share_of_data: 2.0, ..ProfileConfig::default() }).unwrap();
+        assert_eq!(large.sample.num_rows(), 4096);
+        let tiny = build(&ProfileConfig { share_of_data: 0.0, least_bytes: 0, ..ProfileConfig::default() }).unwrap();
+        assert!(tiny.sample.num_rows() > 0, "a sample of some rows is always kept");
     }
 }

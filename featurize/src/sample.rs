@@ -4,9 +4,12 @@
 //! reservoir the result does not depend on batch boundaries, and two samples of disjoint inputs merge by keeping the k
 //! smallest of both (Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007).
 
-use datafusion::arrow::array::{RecordBatch, UInt32Array};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::error::DataFusionError;
 
 use crate::Result;
 
@@ -53,9 +56,7 @@ impl Sampler {
         }
         self.seen += batch.num_rows() as u64;
         if !rows.is_empty() {
-            self.kept.push(
-                take_record_batch(batch, &UInt32Array::from(rows)).map_err(datafusion::error::DataFusionError::from)?,
-            );
+            self.kept.push(take_rows(batch, rows)?);
         }
         if self.priorities.len() >= 2 * self.capacity.max(64) {
             self.prune()?;
@@ -79,7 +80,7 @@ impl Sampler {
 
     /// Keeps the `capacity` rows of smallest priority, ordered by priority.
     fn prune(&mut self) -> Result<()> {
-        let all = concat_batches(&self.schema, &self.kept).map_err(datafusion::error::DataFusionError::from)?;
+        let all = concat_batches(&self.schema, &self.kept).map_err(DataFusionError::from)?;
         let mut order: Vec<u32> = (0..self.priorities.len() as u32).collect();
         order.sort_unstable_by_key(|&row| self.priorities[row as usize]);
         order.truncate(self.capacity);
@@ -87,10 +88,22 @@ impl Sampler {
         if self.priorities.len() == self.capacity {
             self.threshold = self.priorities.last().copied().unwrap_or(0);
         }
-        self.kept =
-            vec![take_record_batch(&all, &UInt32Array::from(order)).map_err(datafusion::error::DataFusionError::from)?];
+        self.kept = vec![take_rows(&all, order)?];
         Ok(())
     }
+}
+
+/// Some rows of a batch, without a hold on the bytes of the others.
+pub(crate) fn take_rows(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch> {
+    let taken = take_record_batch(batch, &UInt32Array::from(rows)).map_err(DataFusionError::from)?;
+    let compact = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => Arc::clone(column),
+    };
+    let columns = taken.columns().iter().map(compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(taken.num_rows()));
+    Ok(RecordBatch::try_new_with_options(taken.schema(), columns, &options).map_err(DataFusionError::from)?)
 }
 
 /// What a row draws: a hash of its place in a part of the table.
@@ -108,10 +121,8 @@ pub(crate) fn mix(mut x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use datafusion::arrow::array::{AsArray, Int64Array};
-    use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use datafusion::arrow::array::{Int64Array, StringViewArray};
+    use datafusion::arrow::datatypes::{Field, Int64Type, Schema};
 
     use super::*;
 
@@ -157,6 +168,18 @@ mod tests {
         let later = rows.iter().filter(|row| **row >= 30_000).count();
         // A quarter, give or take four standard deviations.
         assert!(rows.len() == 1000 && (195..=305).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn strings_of_other_rows_are_let_go() {
+        let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Utf8View, false)]));
+        let mut sampler = Sampler::new(Arc::clone(&schema), 100, 7, 0);
+        for _ in 0..50 {
+            let texts = StringViewArray::from_iter_values((0..1000).map(|i| format!("{i} of many strings of many bytes")));
+            sampler.push(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).unwrap()).unwrap();
+        }
+        let bytes = sampler.finish().unwrap().get_array_memory_size();
+        assert!(bytes < 20_000, "{bytes} bytes for a hundred rows");
     }
 
     #[test]

@@ -44,9 +44,11 @@ counters! {
     profiled
     /// Profiles read from the profile directory.
     loaded
+    /// Profiles of tables that were appended to, brought up to date by profiling their new files.
+    updated
     /// Stored profiles that were damaged and rebuilt.
     damaged
-    /// Stored profiles whose table had changed, rebuilt.
+    /// Stored profiles whose table had changed, rebuilt or brought up to date.
     stale
     /// Tables that could not be profiled.
     unprofiled

@@ -45,7 +45,7 @@ pub use counters::CounterValues;
 pub use error::RelataError;
 pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use optimizer::{QueryEstimate, Relata};
-pub use profiles::TableReport;
+pub use profiles::{ProfileSource, TableReport};
 
 /// The experts that [`Relata::new`] takes.
 pub use relata_experts::ExpertStack;

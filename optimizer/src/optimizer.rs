@@ -23,7 +23,7 @@ use crate::counters::{CounterValues, Counters};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
 use crate::join_order::{CostModel, HashJoinCost};
 use crate::planner::RelataQueryPlanner;
-use crate::profiles::{ProfileStore, TableReport, profiling_session};
+use crate::profiles::{ProfileSource, ProfileStore, TableReport};
 use crate::{RelataError, Result, estimate, explain};
 
 /// Tables profiled at a time.
@@ -146,7 +146,7 @@ impl Relata {
             }
         }
         tables.sort_by_key(|table| table.0.to_string());
-        let session = profiling_session(&ctx.state()).unwrap_or_else(|| ctx.state());
+        let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
         let mut jobs: Vec<BoxFuture<'_, TableReport>> = Vec::with_capacity(tables.len());
         for (name, provider) in tables {
             jobs.push(self.profile_provider(session.clone(), name, provider).boxed());
@@ -160,7 +160,7 @@ impl Relata {
     /// When there is no such table. One that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile_table(&self, ctx: &SessionContext, table: TableReference) -> Result<TableReport> {
         let provider = ctx.table_provider(table.clone()).await.map_err(|_| RelataError::NoTable(table.to_string()))?;
-        let session = profiling_session(&ctx.state()).unwrap_or_else(|| ctx.state());
+        let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
         Ok(self.profile_provider(session, table, provider).await)
     }
 
@@ -180,7 +180,7 @@ impl Relata {
             columns: 0,
             bytes: 0,
             elapsed: Duration::ZERO,
-            loaded: false,
+            source: ProfileSource::Built,
             error: Some(error.to_string()),
         })
     }

@@ -32,7 +32,6 @@ use datafusion::prelude::SessionConfig;
 use crate::config::RelataConfig;
 use crate::counters::count;
 use crate::optimizer::Relata;
-use crate::profiles::profiling_session;
 use crate::statistics::QueryRows;
 use crate::{join_order, statistics};
 
@@ -76,7 +75,7 @@ impl RelataQueryPlanner {
         if unseen.is_empty() {
             return;
         }
-        let Some(alone) = profiling_session(session) else { return };
+        let Some(alone) = self.relata.profiles.session(session) else { return };
         let start = Instant::now();
         for (name, provider) in unseen {
             let left = budget.saturating_sub(start.elapsed());

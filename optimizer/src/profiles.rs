@@ -1,16 +1,14 @@
 //! The profiles of the tables, in memory and, where a directory is given, on disk.
 //!
-//! A profile belongs to one table provider: a table that is registered anew counts as unprofiled. On disk its file is named
-//! after the table, its paths with the profile's settings, and the sizes and times of its files, so that a stale profile is
-//! not found; once the new one is saved the stale one is deleted. A damaged one is counted and built again.
+//! A profile belongs to one table provider: a table that is registered anew counts as unprofiled. What is kept on disk, and
+//! how a table that was appended to is found there, is in `stored`. A damaged profile is counted and built again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
-use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::TableScan;
@@ -23,6 +21,10 @@ use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
 
 use crate::counters::{Counters, count};
+
+mod stored;
+
+use stored::StoredProfile;
 
 /// A profile and what the data expert makes of it.
 #[derive(Debug)]
@@ -62,6 +64,17 @@ struct Entry {
     table: Arc<ProfiledTable>,
 }
 
+/// Where a profile came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProfileSource {
+    /// A scan of the table.
+    Built,
+    /// A stored profile of the table as it was, and a scan of the files that were added since.
+    Updated,
+    /// It was there already, in memory or in the profile directory.
+    Loaded,
+}
+
 /// What profiling one table took.
 #[derive(Debug)]
 pub struct TableReport {
@@ -75,8 +88,8 @@ pub struct TableReport {
     pub bytes: usize,
     /// Time it took.
     pub elapsed: Duration,
-    /// Whether the profile was there already, in memory or in the profile directory.
-    pub loaded: bool,
+    /// Where the profile came from.
+    pub source: ProfileSource,
     /// Why the table could not be profiled.
     pub error: Option<String>,
 }
@@ -124,40 +137,55 @@ impl ProfileStore {
         counters: &Counters,
     ) -> TableReport {
         let start = Instant::now();
-        let report = |profile: &TableProfile, loaded| TableReport {
+        let report = |profile: &TableProfile, source| TableReport {
             table: name.clone(),
             rows: profile.rows as u64,
             columns: profile.columns.len(),
             bytes: profile.bytes(),
             elapsed: start.elapsed(),
-            loaded,
+            source,
             error: None,
         };
         if let Some(found) = self.get(provider) {
-            return report(&found.profile, true);
+            return report(&found.profile, ProfileSource::Loaded);
         }
-        let stored = self.stored(&name, provider);
+        let stored = StoredProfile::of(self.directory.as_deref(), &name, provider, &self.config);
         if let Some(stored) = stored.as_ref().filter(|stored| stored.file.exists()) {
             match TableProfile::load(&stored.file) {
                 Ok(profile) if *profile.schema().fields() == *provider.schema().fields() => {
                     count(&counters.loaded);
-                    let report = report(&profile, true);
+                    let report = report(&profile, ProfileSource::Loaded);
                     self.insert(provider, profile);
                     return report;
                 }
                 _ => count(&counters.damaged),
             }
         }
-        match TableProfile::build(session, provider.as_ref(), &self.config).await {
-            Ok(profile) => {
-                count(&counters.profiled);
-                let mut report = report(&profile, false);
+        let appended = match &stored {
+            Some(stored) => stored.with_appended(session, provider, &self.config).await,
+            None => None,
+        };
+        let (source, counter) = match appended {
+            Some(_) => (ProfileSource::Updated, &counters.updated),
+            None => (ProfileSource::Built, &counters.profiled),
+        };
+        let built = match appended {
+            Some(profile) => Ok(profile),
+            None => TableProfile::build(session, provider.as_ref(), &self.config).await,
+        };
+        match built {
+            Ok(mut profile) => {
+                count(counter);
+                if let Some(stored) = &stored {
+                    profile.files.clone_from(&stored.files);
+                }
+                let mut report = report(&profile, source);
                 if let Some(stored) = stored {
                     let stale = stored.stale();
                     if !stale.is_empty() {
                         count(&counters.stale);
                     }
-                    match save(&profile, &stored.file) {
+                    match stored.save(&profile) {
                         // One that another process has deleted meanwhile is gone as well.
                         Ok(()) => stale.iter().for_each(|file| drop(std::fs::remove_file(file))),
                         Err(error) => report.error = Some(format!("the profile is in memory only: {error}")),
@@ -170,49 +198,9 @@ impl ProfileStore {
                 count(&counters.unprofiled);
                 let columns = provider.schema().fields().len();
                 let (elapsed, error) = (start.elapsed(), Some(error.to_string()));
-                TableReport { table: name, rows: 0, columns, bytes: 0, elapsed, loaded: false, error }
+                TableReport { table: name, rows: 0, columns, bytes: 0, elapsed, source: ProfileSource::Built, error }
             }
         }
-    }
-
-    /// Where the profile of a table is kept; `None` without a directory or for data that has no local files.
-    fn stored(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<StoredProfile> {
-        let directory = self.directory.as_ref()?;
-        let (table, files) = fingerprints(provider.downcast_ref::<ListingTable>()?, &self.config)?;
-        let mut plain = String::new();
-        for character in name.to_string().chars() {
-            match character {
-                '_' | '.' => plain.push(character),
-                _ if character.is_ascii_alphanumeric() => plain.push(character),
-                _ => plain.push_str(&format!("%{:x}", u32::from(character))),
-            }
-        }
-        let prefix = format!("{plain}-{table:016x}-");
-        Some(StoredProfile { file: directory.join(format!("{prefix}{files:016x}.{EXTENSION}")), prefix })
-    }
-}
-
-/// Extension of the files of profiles.
-const EXTENSION: &str = "profile";
-
-/// The place of one table's profile on disk.
-#[derive(Debug)]
-struct StoredProfile {
-    file: PathBuf,
-    /// What the names of all profiles of this table begin with.
-    prefix: String,
-}
-
-impl StoredProfile {
-    /// The profiles of this table as it was before its files changed.
-    fn stale(&self) -> Vec<PathBuf> {
-        let entries = self.file.parent().and_then(|directory| directory.read_dir().ok());
-        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-        let of_this_table = |file: &PathBuf| {
-            file.extension().is_some_and(|extension| extension == EXTENSION)
-                && file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.prefix))
-        };
-        files.filter(|file| *file != self.file && of_this_table(file)).collect()
     }
 }
 
@@ -220,42 +208,12 @@ fn address(provider: &Arc<dyn TableProvider>) -> usize {
     Arc::as_ptr(provider).cast::<()>() as usize
 }
 
-fn save(profile: &TableProfile, file: &Path) -> Result<(), String> {
-    if let Some(directory) = file.parent() {
-        std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+impl ProfileStore {
+    /// A session like this one that reads as many parts of a table at a time as the profiles are made of, so that a sample is
+    /// the same each time it is taken.
+    pub(crate) fn session(&self, session: &dyn Session) -> Option<SessionState> {
+        let mut state = session.as_any().downcast_ref::<SessionState>()?.clone();
+        state.config_mut().options_mut().execution.target_partitions = self.config.parts.max(1);
+        Some(state)
     }
-    profile.save(file).map_err(|e| e.to_string())
-}
-
-/// Hash of a table's paths and the profile's settings, and hash of the names, sizes and times of its local files; `None` for
-/// other stores.
-fn fingerprints(table: &ListingTable, config: &ProfileConfig) -> Option<(u64, u64)> {
-    let (mut identity, mut files) = (format!("{config:?}"), String::new());
-    for url in table.table_paths() {
-        if url.scheme() != "file" {
-            return None;
-        }
-        let path = url.get_url().to_file_path().ok()?;
-        identity.push_str(&format!("|{}", path.display()));
-        describe(&path, &mut files)?;
-    }
-    Some((xxhash_rust::xxh3::xxh3_64(identity.as_bytes()), xxhash_rust::xxh3::xxh3_64(files.as_bytes())))
-}
-
-fn describe(path: &Path, text: &mut String) -> Option<()> {
-    let metadata = path.metadata().ok()?;
-    if metadata.is_dir() {
-        let mut inside: Vec<PathBuf> = path.read_dir().ok()?.map(|e| Some(e.ok()?.path())).collect::<Option<_>>()?;
-        inside.sort();
-        return inside.iter().try_for_each(|path| describe(path, text));
-    }
-    text.push_str(&format!("|{} {} {:?}", path.display(), metadata.len(), metadata.modified().ok()?));
-    Some(())
-}
-
-/// A session like this one that scans with one partition, so that a sample is the same each time it is taken.
-pub(crate) fn profiling_session(session: &dyn Session) -> Option<SessionState> {
-    let mut state = session.as_any().downcast_ref::<SessionState>()?.clone();
-    state.config_mut().options_mut().execution.target_partitions = 1;
-    Some(state)
 }

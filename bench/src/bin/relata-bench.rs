@@ -8,6 +8,7 @@ use relata_bench::baseline::fit::{self, BaselineOptions};
 use relata_bench::compare::{self, CompareOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::prior::{self, PriorOptions};
+use relata_bench::profiling::{self, ProfilingOptions};
 use relata_bench::report::{self, ReportOptions};
 use relata_bench::run::{self, RunOptions};
 use relata_bench::score::{self, ScoreOptions};
@@ -37,6 +38,8 @@ enum Command {
     Prior(PriorOptions),
     /// Compare the relational prior with the corpus' databases of role "train"
     Marginals(MarginalsOptions),
+    /// Time the building of profiles beside reading the tables
+    Profile(ProfilingOptions),
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
     /// Fit the linear baseline to traces
@@ -81,6 +84,7 @@ async fn main() -> Result<()> {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
             println!("{}", marginals::markdown(&report));
         }
+        Command::Profile(options) => print!("{}", profiling::print(&profiling::run(&options).await?)),
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
         Command::Baseline(options) => {
             let linear = fit::run(&options)?;

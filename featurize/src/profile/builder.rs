@@ -3,19 +3,15 @@
 use std::sync::OnceLock;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::Statistics;
-use datafusion::error::DataFusionError;
 
+use super::storage::stored_bytes;
 use super::{ProfileConfig, TableProfile};
 use crate::Result;
 use crate::key_sample::KeySampler;
-use crate::sample::Sampler;
+use crate::sample::{Sampler, take_rows};
 use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain, KnownRange, Reading, Value, scalar_value};
-
-/// A sample by key takes at most one part of so many of the bytes of the uniform sample.
-const SHARE_OF_KEY_SAMPLE: usize = 4;
 
 /// What the files of a table say of the ranges of its columns. `[columns]`
 pub(super) fn known_ranges(statistics: Option<&Statistics>, schema: &SchemaRef) -> Vec<KnownRange> {
@@ -40,9 +36,7 @@ pub(super) struct ProfileBuilder {
     sampler: Sampler,
     columns: Vec<ColumnSketchBuilder>,
     key_samplers: Vec<KeySampler>,
-    key_samples: usize,
     bytes: usize,
-    sample_bytes: usize,
 }
 
 impl ProfileBuilder {
@@ -60,21 +54,20 @@ impl ProfileBuilder {
         let keys = (0..width).filter(is_key).filter(|_| config.key_samples > 0);
         let key_samplers =
             keys.map(|column| KeySampler::new(column, config.key_sample_rows, config.seed, part)).collect();
-        let (key_samples, sample_bytes) = (config.key_samples, config.sample_bytes);
-        Self { schema, sampler, columns, key_samplers, key_samples, bytes: 0, sample_bytes }
+        Self { schema, sampler, columns, key_samplers, bytes: 0 }
     }
 
     /// Takes the rows of `batch`.
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut key_samplers = self.key_samplers.iter_mut().peekable();
         for (column, (builder, array)) in self.columns.iter_mut().zip(batch.columns()).enumerate() {
-            let reading = Reading::new(array);
+            let reading = builder.read(array);
+            self.bytes += data_bytes(array, &reading);
             builder.push(array, &reading);
             if let Some(sampler) = key_samplers.next_if(|sampler| sampler.column() == column) {
                 sampler.push(batch, &reading)?;
             }
         }
-        self.bytes += batch.columns().iter().map(data_bytes).sum::<usize>();
         self.sampler.push(batch)
     }
 
@@ -87,30 +80,80 @@ impl ProfileBuilder {
     }
 
     /// The profile.
-    pub(super) fn finish(self) -> Result<TableProfile> {
+    pub(super) fn finish(self, config: &ProfileConfig) -> Result<TableProfile> {
         let rows = self.sampler.seen() as f64;
-        let mut sample = self.sampler.finish()?;
-        let bytes: usize = sample.columns().iter().map(data_bytes).sum();
-        if bytes > self.sample_bytes {
-            let keep = sample.num_rows() * self.sample_bytes / bytes;
-            sample = concat_batches(&self.schema, [&sample.slice(0, keep.max(1))]).map_err(DataFusionError::from)?;
-        }
+        let sample = self.sampler.finish()?;
         let columns: Vec<ColumnSketch> =
             self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
         let row_bytes = if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 };
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        let mut profile = TableProfile { rows, columns, row_bytes, sample, key_samples: vec![], derived };
+        let mut profile = TableProfile {
+            rows,
+            columns,
+            row_bytes,
+            sample,
+            appended: 0.0,
+            files: vec![],
+            key_samples: vec![],
+            derived,
+        };
         if !profile.is_complete() {
             let mut keys: Vec<KeySampler> = self.key_samplers;
             keys.retain(|key| !profile.columns[key.column()].common_is_complete);
             keys.sort_by(|a, b| likelier_key(&profile.columns[a.column()], &profile.columns[b.column()]));
-            keys.truncate(self.key_samples);
+            keys.truncate(config.key_samples);
             for key in keys {
-                let bytes = self.sample_bytes / SHARE_OF_KEY_SAMPLE;
-                profile.key_samples.push((key.column(), key.finish(&self.schema, row_bytes, bytes)?));
+                profile.key_samples.push((key.column(), key.finish(&self.schema)?));
             }
         }
-        Ok(profile)
+        profile.cut(config)
+    }
+}
+
+/// Fewest rows of a sample that is cut.
+const FEWEST_ROWS: usize = 64;
+
+/// Stored bytes of a value of a sample by key besides its rows: its hash, its count and where its rows begin.
+const BYTES_OF_KEY: usize = 14;
+
+impl TableProfile {
+    /// Cuts the samples to what the profile may take when it is stored: the sketches stay, the uniform sample has half of what
+    /// they leave, the samples by key the rest; those of the least likely keys are given up before all become too short.
+    pub(super) fn cut(mut self, config: &ProfileConfig) -> Result<Self> {
+        let budget = (config.share_of_data * self.rows * self.row_bytes).max(config.least_bytes as f64);
+        // How well shorter samples compress is not known before: closer from below each time.
+        for part in [1.0, 0.9, 0.75, 0.5] {
+            if self.to_bytes()?.len() as f64 <= budget {
+                break;
+            }
+            self.cut_to(part * budget)?;
+        }
+        Ok(self)
+    }
+
+    fn cut_to(&mut self, budget: f64) -> Result<()> {
+        let left = (budget - self.sketch_bytes()? as f64).max(0.0);
+        let sample = stored_bytes(&self.sample)? as f64;
+        let mut keys = 0.0;
+        for (_, key) in &self.key_samples {
+            let own = key.own.as_ref().map_or(Ok(0), stored_bytes)?;
+            keys += (own + BYTES_OF_KEY * key.hashes.len()) as f64;
+        }
+        let for_sample = (left - keys).max(0.5 * left).min(sample);
+        let rows = (self.sample.num_rows() as f64 * for_sample / sample.max(1.0)) as usize;
+        let rows = rows.max(FEWEST_ROWS).min(self.sample.num_rows());
+        self.sample = take_rows(&self.sample, (0..rows as u32).collect())?;
+        let for_keys = left - for_sample;
+        while for_keys < keys && !self.key_samples.is_empty() {
+            let own = self.key_samples.iter().filter_map(|(_, sample)| sample.own.as_ref());
+            let rows: usize = own.map(RecordBatch::num_rows).sum();
+            let each = (rows as f64 * for_keys / keys) as usize / self.key_samples.len();
+            if each >= FEWEST_ROWS {
+                return self.key_samples.iter_mut().try_for_each(|(_, sample)| sample.shorten(each));
+            }
+            self.key_samples.pop();
+        }
+        Ok(())
     }
 }
 
@@ -121,17 +164,10 @@ fn likelier_key(a: &ColumnSketch, b: &ColumnSketch) -> std::cmp::Ordering {
 }
 
 /// Bytes of the values of `array`, without spare capacity or shared buffers.
-fn data_bytes(array: &ArrayRef) -> usize {
-    match array.data_type() {
-        DataType::Utf8View | DataType::BinaryView => {
-            let lengths = datafusion::arrow::compute::kernels::length::length(array).ok();
-            let total = lengths.and_then(|lengths| {
-                use datafusion::arrow::array::AsArray;
-                use datafusion::arrow::datatypes::Int32Type;
-                datafusion::arrow::compute::sum(lengths.as_primitive_opt::<Int32Type>()?)
-            });
-            16 * array.len() + total.unwrap_or(0).max(0) as usize
-        }
+fn data_bytes(array: &ArrayRef, reading: &Reading) -> usize {
+    match (array.data_type(), &reading.text) {
+        (DataType::Utf8View, Some(text)) => 16 * array.len() + text.bytes,
+        (DataType::BinaryView, _) => 16 * array.len(),
         _ => array.to_data().get_slice_memory_size().unwrap_or(0),
     }
 }

@@ -1,11 +1,12 @@
-//! Profiles on disk: one file each, a checksum, the sketches as CBOR and the samples as an Arrow IPC stream. It is written
-//! aside and renamed; a damaged file is reported and never trusted.
+//! Profiles on disk: one file each, a checksum and, compressed, the sketches as CBOR and the samples as an Arrow IPC stream.
+//! It is written aside and renamed; a damaged file is reported and never trusted.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::error::DataFusionError;
@@ -19,15 +20,37 @@ use crate::{FeaturizeError, Result};
 const STORED_VERSION: u32 = 3;
 const MAGIC: &[u8; 8] = b"RELATAP1";
 
+/// Compression of what is stored, zstd's own default.
+const COMPRESSION: i32 = 3;
+
+/// Largest profile that is read, in bytes before compression.
+const LARGEST: u64 = 1 << 30;
+
 impl TableProfile {
     /// Writes the profile to `path`, atomically.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = self.to_bytes().map_err(|error| damaged(path, error))?;
+        let io = |source| FeaturizeError::Io { path: path.display().to_string(), source };
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
+        file.write_all(&bytes).map_err(io)?;
+        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+        std::fs::rename(&partial, path).map_err(io)
+    }
+
+    /// What [`Self::save`] writes.
+    ///
+    /// # Errors
+    /// When Arrow cannot write the samples.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
         let mut sketches = Vec::new();
-        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns, &self.key_samples);
-        ciborium::into_writer(&stored, &mut sketches).map_err(|e| damaged(path, e))?;
+        let merged = (self.appended, &self.files);
+        let stored = (STORED_VERSION, self.rows, self.row_bytes, merged, &self.columns, &self.key_samples);
+        ciborium::into_writer(&stored, &mut sketches).map_err(|error| failed(&error))?;
         let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
         body.append(&mut sketches);
         let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
@@ -37,15 +60,20 @@ impl TableProfile {
         }
         writer.finish().map_err(DataFusionError::from)?;
         drop(writer);
+        let compressed = zstd::bulk::compress(&body, COMPRESSION).map_err(|error| failed(&error))?;
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(xxhash_rust::xxh3::xxh3_64(&compressed).to_le_bytes());
+        bytes.extend((body.len() as u64).to_le_bytes());
+        bytes.extend(compressed);
+        Ok(bytes)
+    }
 
-        let io = |source| FeaturizeError::Io { path: path.display().to_string(), source };
-        let partial = path.with_extension(format!("partial-{}", std::process::id()));
-        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
-        file.write_all(MAGIC).map_err(io)?;
-        file.write_all(&xxhash_rust::xxh3::xxh3_64(&body).to_le_bytes()).map_err(io)?;
-        file.write_all(&body).map_err(io)?;
-        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-        std::fs::rename(&partial, path).map_err(io)
+    /// Bytes that the sketches take when they are stored.
+    pub(super) fn sketch_bytes(&self) -> Result<usize> {
+        let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
+        let mut sketches = Vec::new();
+        ciborium::into_writer(&self.columns, &mut sketches).map_err(|error| failed(&error))?;
+        zstd::bulk::compress(&sketches, COMPRESSION).map(|bytes| bytes.len()).map_err(|error| failed(&error))
     }
 
     /// Reads a profile that [`Self::save`] wrote.
@@ -64,11 +92,15 @@ impl TableProfile {
     /// When they are damaged or of another version.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "not a profile, or of another version"))?;
-        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(|| damaged(path, "truncated"))?;
-        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) {
+        let truncated = || damaged(path, "truncated");
+        let (sum, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let length = u64::from_le_bytes(*length);
+        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*sum) || length > LARGEST {
             return Err(damaged(path, "checksum differs"));
         }
-        Self::from_body(body, path)
+        let body = zstd::bulk::decompress(body, length as usize).map_err(|error| damaged(path, error))?;
+        Self::from_body(&body, path)
     }
 
     fn from_body(body: &[u8], path: &Path) -> Result<Self> {
@@ -77,7 +109,7 @@ impl TableProfile {
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
         let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
-        let (version, rows, row_bytes, columns, mut key_samples) = stored;
+        let (version, rows, row_bytes, (appended, files), columns, mut key_samples) = stored;
         let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
         let schema = reader.schema();
         if version != STORED_VERSION || columns.len() != schema.fields().len() {
@@ -96,13 +128,25 @@ impl TableProfile {
             sample.own = Some(own);
         }
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
+        Ok(Self { rows, sample, columns, row_bytes, appended, files, key_samples, derived })
     }
 }
 
-/// What precedes the samples in a stored profile: version, rows, bytes of a row, sketches, samples by key.
-type Stored = (u32, f64, f64, Vec<ColumnSketch>, Vec<(usize, KeySample)>);
+/// What precedes the samples in a stored profile: version, rows, bytes of a row, rows appended and files, sketches, samples
+/// by key.
+type Stored = (u32, f64, f64, (f64, Vec<u64>), Vec<ColumnSketch>, Vec<(usize, KeySample)>);
 
 fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
     FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+/// Bytes that some sampled rows take when they are stored.
+pub(super) fn stored_bytes(rows: &RecordBatch) -> Result<usize> {
+    let mut body = vec![];
+    let mut writer = StreamWriter::try_new(&mut body, &rows.schema()).map_err(DataFusionError::from)?;
+    writer.write(rows).map_err(DataFusionError::from)?;
+    writer.finish().map_err(DataFusionError::from)?;
+    drop(writer);
+    let compressed = zstd::bulk::compress(&body, COMPRESSION);
+    Ok(compressed.map_or(body.len(), |compressed| compressed.len()))
 }

@@ -68,6 +68,11 @@ impl ColumnSketchBuilder {
         }
     }
 
+    /// Reads the next values of the column.
+    pub(crate) fn read(&self, array: &ArrayRef) -> Reading {
+        Reading::with_order(array, self.order.is_sorted())
+    }
+
     /// Takes the values of `array`, which `reading` has read.
     pub(crate) fn push(&mut self, array: &ArrayRef, reading: &Reading) {
         self.rows += reading.rows as u64;
@@ -83,10 +88,7 @@ impl ColumnSketchBuilder {
                 self.learn_words(array, reading);
             }
             None => {
-                let ends = reading.keys.iter().fold(None, |ends: Option<(u64, u64)>, &key| {
-                    Some(ends.map_or((key, key), |(low, high)| (low.min(key), high.max(key))))
-                });
-                self.widen(ends.map(|(low, high)| (number(low, self.domain), number(high, self.domain))));
+                self.widen(reading.ends.map(|(low, high)| (number(low, self.domain), number(high, self.domain))));
             }
         }
     }

@@ -9,7 +9,8 @@ use super::reading::{Reading, float_of, integer_of};
 /// How the values of a column lie along its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValueOrder {
-    /// Share of neighbouring values in ascending order, in [0, 1]; 1 for a sorted column.
+    /// Share of neighbouring values in ascending order, in [0, 1]; 1 for a sorted column. Of text that is not sorted, the share
+    /// up to where that shows.
     pub ascending: f64,
     /// One minus the mean range of a batch of rows over the range of the column, in [0, 1]: what minimum and maximum of a
     /// row group can skip. 0 for text that is not sorted.
@@ -62,20 +63,22 @@ impl OrderTracker {
         Self { pairs: 0, ascending: 0, covered: 0.0, covered_rows: 0.0, first: None, last: None, runs }
     }
 
+    /// Whether the column was sorted so far.
+    pub(crate) fn is_sorted(&self) -> bool {
+        self.runs.is_some()
+    }
+
+    /// Takes the values that `reading` has read; the order of text while the column is sorted.
     pub(crate) fn push(&mut self, reading: &Reading, domain: Domain) {
         let (Some(&first), Some(&last)) = (reading.keys.first(), reading.keys.last()) else { return };
         let ends = reading.text.as_ref().and_then(|text| text.ends.clone()).unzip();
         let (first, last) = (Place { key: first, text: ends.0 }, Place { key: last, text: ends.1 });
         self.pairs += reading.keys.len() - 1;
-        let inside = match &reading.text {
-            Some(text) => text.ascending,
-            None => {
-                let (low, high) = reading.keys.iter().fold((u64::MAX, 0), |(l, h), &key| (key.min(l), key.max(h)));
-                self.covered += (number(high, domain) - number(low, domain)) * reading.keys.len() as f64;
-                self.covered_rows += reading.keys.len() as f64;
-                reading.keys.windows(2).filter(|pair| pair[0] <= pair[1]).count()
-            }
-        };
+        if let Some((low, high)) = reading.ends {
+            self.covered += (number(high, domain) - number(low, domain)) * reading.keys.len() as f64;
+            self.covered_rows += reading.keys.len() as f64;
+        }
+        let inside = reading.ascending;
         self.ascending += inside;
         let mut sorted = inside + 1 == reading.keys.len();
         if let Some(previous) = &self.last {

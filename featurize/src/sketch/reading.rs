@@ -21,6 +21,10 @@ pub(crate) struct Reading {
     pub(crate) keys: Vec<u64>,
     /// Row of each key; `None` where every row has one.
     positions: Option<Vec<u32>>,
+    /// The smallest and the largest key, of numbers.
+    pub(crate) ends: Option<(u64, u64)>,
+    /// Neighbours that are in ascending order; of text, where that was asked for.
+    pub(crate) ascending: usize,
     /// The strings, of text.
     pub(crate) text: Option<TextReading>,
 }
@@ -32,8 +36,6 @@ pub(crate) struct TextReading {
     pub(crate) range: Option<(Box<str>, Box<str>)>,
     /// First and last string.
     pub(crate) ends: Option<(Box<str>, Box<str>)>,
-    /// Neighbours that are in ascending order.
-    pub(crate) ascending: usize,
     /// Sum of the lengths, in bytes.
     pub(crate) bytes: usize,
     /// Length of the longest, in bytes.
@@ -41,7 +43,13 @@ pub(crate) struct TextReading {
 }
 
 impl Reading {
+    /// Reads an array.
     pub(crate) fn new(array: &ArrayRef) -> Self {
+        Self::with_order(array, true)
+    }
+
+    /// Reads an array; comparing the strings of text with each other is left out unless `ordered`.
+    pub(crate) fn with_order(array: &ArrayRef, ordered: bool) -> Self {
         let mut reading = Self { rows: array.len(), nulls: array.logical_null_count(), ..Self::default() };
         match Slots::new(array) {
             Slots::Integers(array) => {
@@ -67,16 +75,22 @@ impl Reading {
                     text_key(value)
                 };
                 reading.present(values.iter().map(|value| value.map(&mut key)));
-                for value in values.iter().flatten() {
-                    text.ascending += usize::from(previous.is_some_and(|previous| previous <= value));
+                for value in values.iter().flatten().filter(|_| ordered) {
+                    reading.ascending += usize::from(previous.is_some_and(|previous| previous <= value));
                     previous = Some(value);
                 }
                 let own = |pair: (&str, &str)| (pair.0.into(), pair.1.into());
                 text.range = min_string_view(values).zip(max_string_view(values)).map(own);
-                text.ends = values.iter().flatten().next().zip(previous).map(own);
+                let first = values.iter().flatten().next();
+                text.ends = first.zip(values.iter().flatten().next_back()).map(own);
                 reading.text = Some(text);
             }
             Slots::Opaque(_) => {}
+        }
+        if reading.text.is_none() && !reading.keys.is_empty() {
+            let ends = |(low, high): (u64, u64), &key: &u64| (low.min(key), high.max(key));
+            reading.ends = Some(reading.keys.iter().fold((u64::MAX, 0), ends));
+            reading.ascending = reading.keys.windows(2).filter(|pair| pair[0] <= pair[1]).count();
         }
         reading
     }

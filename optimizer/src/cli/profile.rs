@@ -7,7 +7,7 @@ use super::inference::infer_keys;
 use super::open::{DatabaseArgs, Profiled};
 use super::session::SessionOptions;
 use super::terminal::{Terminal, table};
-use crate::TableReport;
+use crate::{ProfileSource, TableReport};
 
 /// Arguments of `relata profile`.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,10 +47,11 @@ async fn print_keys(profiled: &Profiled, terminal: &mut Terminal) -> Result<()> 
 
 fn table_of(reports: &[TableReport]) -> String {
     let row = |report: &TableReport| {
-        let state = match (&report.error, report.loaded) {
+        let state = match (&report.error, report.source) {
             (Some(error), _) => error.clone(),
-            (None, true) => "loaded".to_owned(),
-            (None, false) => "built".to_owned(),
+            (None, ProfileSource::Loaded) => "loaded".to_owned(),
+            (None, ProfileSource::Updated) => "updated".to_owned(),
+            (None, ProfileSource::Built) => "built".to_owned(),
         };
         vec![
             report.table.to_string(),

@@ -16,7 +16,7 @@ use super::open::{Profiled, cache_directory};
 use super::profile::{bytes, duration};
 use super::session::SessionOptions;
 use super::terminal::Terminal;
-use crate::TableReport;
+use crate::{ProfileSource, TableReport};
 pub use queries::{Answer, DemoQuery, QUERIES};
 use report::{Report, ReportRow};
 
@@ -109,7 +109,7 @@ fn profile_summary(reports: &[TableReport]) -> String {
     let rows: u64 = reports.iter().map(|report| report.rows).sum();
     let size: usize = reports.iter().map(|report| report.bytes).sum();
     let time = duration(reports.iter().map(|report| report.elapsed).sum());
-    let loaded = if reports.iter().all(|report| report.loaded) { "loaded" } else { "built" };
+    let loaded = if reports.iter().all(|report| report.source == ProfileSource::Loaded) { "loaded" } else { "built" };
     format!("{} tables with {rows} rows; profiles of {} {loaded} in {time}", reports.len(), bytes(size))
 }
 
