@@ -102,7 +102,7 @@ impl KeySample {
 }
 
 /// The hash of a key: equal for equal values of whatever type, except that numbers with fractions have none.
-fn hash_of(slot: Slot<'_>) -> Option<u64> {
+pub(crate) fn hash_of(slot: Slot<'_>) -> Option<u64> {
     match slot {
         Slot::Integer(value) => Some(mix(mix(value as u64) ^ 0x9e37)),
         Slot::Text(text) => Some(mix(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))),
@@ -245,6 +245,19 @@ pub struct KeyCorrelation {
     pub expected: f64,
 }
 
+impl KeyCorrelation {
+    /// From the matches that were found and those that were expected.
+    pub(crate) fn new(matched: f64, expected: f64) -> Self {
+        let factor = (matched + INDEPENDENCE_SHAPE) / (expected + INDEPENDENCE_SHAPE);
+        Self { factor, matched, expected }
+    }
+
+    /// How much it rests on: the larger of the two numbers of matches.
+    pub fn strength(&self) -> f64 {
+        self.matched.max(self.expected)
+    }
+}
+
 /// One side of a join in terms of its sampled keys.
 #[derive(Debug, Clone, Copy)]
 pub struct SampledSide<'a> {
@@ -293,9 +306,7 @@ pub fn key_correlation(set: &[SampledSide<'_>], relation: SampledSide<'_>) -> Op
     let all_rows: f64 = first.sample.counts[..keys].iter().sum();
     let all_own_rows: f64 = relation.sample.counts[..own_keys].iter().sum();
     let independent = rows * own_rows * pairs / (all_rows * all_own_rows);
-    let (matched, expected) = (found / unit, independent / unit);
-    let factor = (matched + INDEPENDENCE_SHAPE) / (expected + INDEPENDENCE_SHAPE);
-    Some(KeyCorrelation { factor, matched, expected })
+    Some(KeyCorrelation::new(found / unit, independent / unit))
 }
 
 /// The sum of the numbers, and how many are above 0.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::key_sample::{KeySample, KeySampler};
 use crate::sample::Sampler;
 use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain};
+use crate::synopsis::SynopsisConfig;
 use crate::{FeaturizeError, Result};
 
 /// Version of the stored form.
@@ -46,6 +47,8 @@ pub struct ProfileConfig {
     pub counted_values: usize,
     /// Seed of the sample (default 0).
     pub seed: u64,
+    /// How the samples of several tables are joined.
+    pub synopsis: SynopsisConfig,
 }
 
 impl Default for ProfileConfig {
@@ -57,6 +60,7 @@ impl Default for ProfileConfig {
             key_sample_rows: 2048,
             counted_values: 4 << 20,
             seed: 0,
+            synopsis: SynopsisConfig::default(),
         }
     }
 }

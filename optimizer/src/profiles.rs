@@ -21,6 +21,7 @@ use relata_featurize::graph::NodeKind;
 use relata_featurize::logical::column_features;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
+use relata_featurize::synopsis::JoinSynopsis;
 
 use crate::counters::{Counters, count};
 
@@ -28,6 +29,8 @@ use crate::counters::{Counters, count};
 #[derive(Debug)]
 pub(crate) struct ProfiledTable {
     pub(crate) profile: Arc<TableProfile>,
+    /// Its rows joined with those of its parents, once that is made.
+    pub(crate) synopsis: RwLock<Option<Arc<JoinSynopsis>>>,
     embedding: OnceLock<Option<TableEmbedding>>,
     column_states: Vec<OnceLock<Option<Vec<f32>>>>,
 }
@@ -35,7 +38,7 @@ pub(crate) struct ProfiledTable {
 impl ProfiledTable {
     fn new(profile: TableProfile) -> Self {
         let column_states = profile.columns.iter().map(|_| OnceLock::new()).collect();
-        Self { profile: Arc::new(profile), embedding: OnceLock::new(), column_states }
+        Self { profile: Arc::new(profile), synopsis: RwLock::default(), embedding: OnceLock::new(), column_states }
     }
 
     /// The embedding, made at the first call; `None` when the data expert refuses the table.
@@ -176,7 +179,7 @@ impl ProfileStore {
     }
 
     /// Where the profile of a table is kept; `None` without a directory or for data that has no local files.
-    fn stored(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<StoredProfile> {
+    pub(crate) fn stored(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<StoredProfile> {
         let directory = self.directory.as_ref()?;
         let (table, files) = fingerprints(provider.downcast_ref::<ListingTable>()?, &self.config)?;
         let mut plain = String::new();
@@ -197,23 +200,28 @@ const EXTENSION: &str = "profile";
 
 /// The place of one table's profile on disk.
 #[derive(Debug)]
-struct StoredProfile {
-    file: PathBuf,
+pub(crate) struct StoredProfile {
+    pub(crate) file: PathBuf,
     /// What the names of all profiles of this table begin with.
-    prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl StoredProfile {
     /// The profiles of this table as it was before its files changed.
     fn stale(&self) -> Vec<PathBuf> {
-        let entries = self.file.parent().and_then(|directory| directory.read_dir().ok());
-        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-        let of_this_table = |file: &PathBuf| {
-            file.extension().is_some_and(|extension| extension == EXTENSION)
-                && file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.prefix))
-        };
-        files.filter(|file| *file != self.file && of_this_table(file)).collect()
+        others(&self.file, &self.prefix)
     }
+}
+
+/// The other files beside `file` with its extension whose names begin with `prefix`.
+pub(crate) fn others(file: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = file.parent().and_then(|directory| directory.read_dir().ok());
+    let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let alike = |other: &PathBuf| {
+        other.extension() == file.extension()
+            && other.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    };
+    files.filter(|other| *other != file && alike(other)).collect()
 }
 
 fn address(provider: &Arc<dyn TableProvider>) -> usize {
