@@ -5,8 +5,9 @@
 //! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
-//! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them beside those of the corpus.
-//! - [`baseline`] is a linear model among the contenders.
+//! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them
+//!   beside those of the corpus.
+//! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
 //! - [`run`] times queries, those of [`tpch`] as well, under DataFusion's default, relata, and relata with the [`oracle`]'s
 //!   cardinalities; [`report`] and [`compare`] read what `estimate` and `run` wrote.
 //!
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod oracle;
 pub mod planned;
 pub mod prior;
+pub mod profiles;
 pub mod profiling;
 pub mod queries;
 pub mod report;

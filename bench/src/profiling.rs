@@ -165,7 +165,18 @@ async fn measure(
 pub fn print(report: &ProfilingReport) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["database", "rows", "columns", "data", "profiles", "of budget", "scan", "profile", "ratio", "load/100 columns"]);
+    table.set_header([
+        "database",
+        "rows",
+        "columns",
+        "data",
+        "profiles",
+        "of budget",
+        "scan",
+        "profile",
+        "ratio",
+        "load/100 columns",
+    ]);
     let mut all = Profiled { name: "all".to_owned(), ..Profiled::default() };
     report.databases.iter().for_each(|database| all.add(database));
     for one in report.databases.iter().chain([&all]) {

@@ -23,17 +23,30 @@ fn columns() -> Vec<(&'static str, Box<dyn Fn(i64) -> ArrayRef>)> {
     let rows = |batch: i64| batch * BATCH..(batch + 1) * BATCH;
     vec![
         ("sorted integers", Box::new(move |b| Arc::new(Int64Array::from_iter_values(rows(b).map(|i| i / 3))))),
-        ("few integers", Box::new(move |b| Arc::new(Int32Array::from_iter_values(rows(b).map(|i| mixed(i) as i32 % 50))))),
-        ("many integers", Box::new(move |b| Arc::new(Int64Array::from_iter_values(rows(b).map(|i| mixed(i) % 200_000))))),
+        (
+            "few integers",
+            Box::new(move |b| Arc::new(Int32Array::from_iter_values(rows(b).map(|i| mixed(i) as i32 % 50)))),
+        ),
+        (
+            "many integers",
+            Box::new(move |b| Arc::new(Int64Array::from_iter_values(rows(b).map(|i| mixed(i) % 200_000)))),
+        ),
         ("dates", Box::new(move |b| Arc::new(Date32Array::from_iter_values(rows(b).map(|i| mixed(i) as i32 % 2500))))),
-        ("floats", Box::new(move |b| Arc::new(Float64Array::from_iter_values(rows(b).map(|i| mixed(i) as f64 * 0.01))))),
+        (
+            "floats",
+            Box::new(move |b| Arc::new(Float64Array::from_iter_values(rows(b).map(|i| mixed(i) as f64 * 0.01)))),
+        ),
         (
             "decimals",
-            Box::new(move |b| Arc::new(Decimal128Array::from_iter_values(rows(b).map(|i| i128::from(mixed(i) % 5000))))),
+            Box::new(move |b| {
+                Arc::new(Decimal128Array::from_iter_values(rows(b).map(|i| i128::from(mixed(i) % 5000))))
+            }),
         ),
         (
             "few strings",
-            Box::new(move |b| Arc::new(StringViewArray::from_iter_values(rows(b).map(|i| format!("MODE {}", mixed(i) % 7))))),
+            Box::new(move |b| {
+                Arc::new(StringViewArray::from_iter_values(rows(b).map(|i| format!("MODE {}", mixed(i) % 7))))
+            }),
         ),
         (
             "many strings",
@@ -48,9 +61,8 @@ fn profile(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("profile");
     group.sample_size(10).throughput(Throughput::Elements((BATCH * BATCHES) as u64));
     for (name, column) in columns() {
-        let batches: Vec<RecordBatch> = (0..BATCHES)
-            .map(|batch| RecordBatch::try_from_iter([("x", column(batch))]).expect("one column"))
-            .collect();
+        let batches: Vec<RecordBatch> =
+            (0..BATCHES).map(|batch| RecordBatch::try_from_iter([("x", column(batch))]).expect("one column")).collect();
         let schema = batches[0].schema();
         group.bench_function(BenchmarkId::new("build", name), |bencher| {
             bencher.iter(|| TableProfile::of_batches(schema.clone(), black_box(&batches), &ProfileConfig::default()));

@@ -3,8 +3,8 @@
 //! The estimate of a set is built along its canonical decomposition ([`JoinGraph::last`]), so that a set has one estimate
 //! however the plan joins it: rows of the rest, times rows of the last relation, times the share of pairs that match. The
 //! share comes from common values matched with each other and uniform remainders (PostgreSQL's `eqjoinsel`, Selinger et al.
-//! SIGMOD 1979 for the remainders), corrected by what samples of the keys say of their filters and fanouts; the bound
-//! is that of [`crate::bound`].
+//! SIGMOD 1979 for the remainders), corrected by what samples of the keys and join synopses say of their filters and fanouts;
+//! the bound is that of [`crate::bound`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,11 @@ use crate::key_sample::{KeyCorrelation, KeySample, SampledSide, key_correlation}
 use crate::profile::TableProfile;
 use crate::selectivity::{FilterEstimate, estimate_filters};
 use crate::sketch::ColumnSketch;
+use crate::synopsis::JoinSynopsis;
+
+mod trees;
+
+use trees::{Classes, Tree};
 
 /// Where the estimator finds the profile of a scanned table.
 pub trait Profiles {
@@ -27,6 +32,11 @@ pub trait Profiles {
     /// The estimate of a table's filters; an implementation may remember it.
     fn filters(&self, profile: &Arc<TableProfile>, filters: &[Expr]) -> Arc<FilterEstimate> {
         Arc::new(estimate_filters(profile, filters))
+    }
+
+    /// The synopsis of the table that `scan` reads.
+    fn synopsis(&self, _scan: &TableScan) -> Option<Arc<JoinSynopsis>> {
+        None
     }
 
     /// Rows of a plan that is no base table; `None` when unknown.
@@ -90,6 +100,10 @@ pub struct JoinKeys {
     pub same_table: bool,
     /// How the filters and fanouts of both sides go together, where samples by key say.
     pub correlation: Option<KeyCorrelation>,
+    /// How the filters of both sides and of what foreign keys join them with go together, where a synopsis says.
+    pub synopsis: Option<KeyCorrelation>,
+    /// What the rows of the join are corrected by, from both.
+    pub factor: f64,
 }
 
 /// Rows assumed of a relation nothing is known about.
@@ -118,6 +132,10 @@ pub struct JoinEstimator<'a> {
     passing: Vec<Vec<Option<Vec<f64>>>>,
     /// What [`key_correlation`] said, by class, members in the set and relation.
     correlations: Mutex<HashMap<(usize, RelationSet, usize), Option<KeyCorrelation>>>,
+    /// The foreign-key joins that synopses cover.
+    trees: Vec<Tree>,
+    /// Estimates of sets that others are held against.
+    canonical: Mutex<HashMap<RelationSet, SetEstimate>>,
 }
 
 impl<'a> JoinEstimator<'a> {
@@ -151,6 +169,8 @@ impl<'a> JoinEstimator<'a> {
             selectivities: Mutex::default(),
             passing: vec![],
             correlations: Mutex::default(),
+            trees: vec![],
+            canonical: Mutex::default(),
         };
         if (2..=MOST_CORRELATED).contains(&graph.relations.len()) {
             let passing = |member: &KeyMember| {
@@ -159,6 +179,7 @@ impl<'a> JoinEstimator<'a> {
             };
             let classes = graph.classes.iter();
             estimator.passing = classes.map(|class| class.members.iter().map(passing).collect()).collect();
+            estimator.trees = estimator.find_trees(profiles);
         }
         estimator.bounds = estimator.bounds();
         estimator
@@ -190,8 +211,8 @@ impl<'a> JoinEstimator<'a> {
         self.relations[member.relation].profile.as_ref()?.key_sample(member.column?)
     }
 
-    /// How the keys of a class go together in `set` and in `relation`.
-    fn correlation(&self, class: usize, set: RelationSet, relation: usize) -> Option<KeyCorrelation> {
+    /// How the keys of a class go together in `set` and in `relation`, and the relations of the set that are looked at.
+    fn correlation(&self, class: usize, set: RelationSet, relation: usize) -> Option<(KeyCorrelation, RelationSet)> {
         let members = self.graph.classes[class].members.iter().zip(self.passing.get(class)?);
         let sides = members.filter_map(|(member, passing)| {
             let passing = passing.as_deref()?;
@@ -209,7 +230,37 @@ impl<'a> JoinEstimator<'a> {
         }
         let own = own?;
         let mut known = self.correlations.lock().unwrap_or_else(PoisonError::into_inner);
-        *known.entry((class, owners, relation)).or_insert_with(|| key_correlation(&of_set, own))
+        let correlation = *known.entry((class, owners, relation)).or_insert_with(|| key_correlation(&of_set, own));
+        Some((correlation?, owners))
+    }
+
+    /// What samples by key and synopses say together of `set` and `relation`.
+    ///
+    /// Both see a part of the set. Where both see something, the one that rests on more rows speaks; what the other sees
+    /// beyond that comes in by the change it makes to the other's own word: `f(A, B) = f(A) g(A, B) / g(A)`.
+    fn correct(
+        &self,
+        keys: &mut JoinKeys,
+        by_key: Option<(usize, RelationSet)>,
+        classes: &Classes,
+        set: RelationSet,
+        relation: usize,
+    ) {
+        let tree = self.tree_evidence(set, relation, classes);
+        keys.synopsis = tree.as_ref().map(|tree| tree.correlation);
+        keys.factor = match (keys.correlation, by_key, tree) {
+            (Some(correlation), Some((class, sampled)), Some(tree)) => {
+                let both = sampled.intersection(tree.relations);
+                let of_both = self.correlation(class, both, relation).map(|(correlation, _)| correlation);
+                if tree.correlation.strength() >= of_both.map_or(0.0, |both| both.strength()) {
+                    tree.correlation.factor * correlation.factor / of_both.map_or(1.0, |both| both.factor)
+                } else {
+                    let of_both = self.evidence_of(tree.tree, both, relation, classes);
+                    correlation.factor * of_both.map_or(1.0, |both| tree.correlation.factor / both.correlation.factor)
+                }
+            }
+            (correlation, _, tree) => tree.map(|tree| tree.correlation).or(correlation).map_or(1.0, |one| one.factor),
+        };
     }
 
     /// Whether every relation is a profiled base table.
@@ -233,16 +284,18 @@ impl<'a> JoinEstimator<'a> {
             self.graph.residuals.iter().filter(applies).map(|r| residual_selectivity(&r.expr)).product();
         let along = if estimate.bound > 0.0 { estimate.bound * self.bounds.factor(set, relation) } else { 0.0 };
         let bound = along.min(self.bounds.set(both));
-        let factor = keys.correlation.map_or(1.0, |correlation| correlation.factor);
-        let rows = (estimate.rows * one.rows * keys.selectivity * factor * residual).min(bound);
+        let estimated = || estimate.rows * one.rows * keys.selectivity * keys.factor * residual;
+        let rows = self.counted(both).unwrap_or_else(estimated).min(bound);
         let unfiltered = estimate.unfiltered * one.unfiltered * keys.selectivity;
         (SetEstimate { rows, unfiltered, bound }, keys)
     }
 
     /// The keys between `set` and `relation`.
     fn keys(&self, set: RelationSet, relation: usize) -> JoinKeys {
-        let mut keys = JoinKeys { selectivity: 1.0, provable: true, ..JoinKeys::default() };
+        let mut keys = JoinKeys { selectivity: 1.0, provable: true, factor: 1.0, ..JoinKeys::default() };
         let mut caps = (f64::INFINITY, f64::INFINITY);
+        let mut classes = Classes::default();
+        let mut by_key = None;
         for (index, class) in self.graph.classes.iter().enumerate() {
             // Of a class with several members on the set's side, the one with the fewest distinct values has survived.
             let of_set = class
@@ -256,11 +309,13 @@ impl<'a> JoinEstimator<'a> {
             let selectivity = self
                 .key_selectivity(left, right)
                 .unwrap_or_else(|| (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0));
+            classes.shares.push((index, selectivity));
             // Several keys tell much the same: the one with most matches counts.
-            let correlation = self.correlation(index, set, relation);
-            let matches = |correlation: &Option<KeyCorrelation>| correlation.map_or(0.0, |c| c.matched.max(c.expected));
-            if matches(&correlation) > matches(&keys.correlation) {
-                keys.correlation = correlation;
+            if let Some((correlation, relations)) = self.correlation(index, set, relation)
+                && correlation.strength() > keys.correlation.map_or(0.0, |known| known.strength())
+            {
+                keys.correlation = Some(correlation);
+                by_key = Some((index, relations));
             }
             keys.same_table |= self.same_table(left.relation, relation);
             caps = (caps.0.min(self.base_rows(left.relation)), caps.1.min(self.base_rows(relation)));
@@ -295,6 +350,8 @@ impl<'a> JoinEstimator<'a> {
             }
             keys.count += 1;
         }
+        classes.together = keys.selectivity;
+        self.correct(&mut keys, by_key, &classes, set, relation);
         keys
     }
 

@@ -81,11 +81,16 @@ impl JoinBounds {
                     }
                 }
             }
-            let factor = |relation: usize, factor: f64| match self.pairs.get(&[first.min(relation), first.max(relation)]) {
-                Some(pair) if last == first => factor.min(pair / bound),
-                _ => factor,
-            };
-            let least = left.iter().map(|&(relation, own)| factor(relation, own)).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+            let factor =
+                |relation: usize, factor: f64| match self.pairs.get(&[first.min(relation), first.max(relation)]) {
+                    Some(pair) if last == first => factor.min(pair / bound),
+                    _ => factor,
+                };
+            let least = left
+                .iter()
+                .map(|&(relation, own)| factor(relation, own))
+                .enumerate()
+                .min_by(|a, b| a.1.total_cmp(&b.1));
             let Some((place, least)) = least else { break };
             bound *= least;
             last = left.remove(place).0;
@@ -131,7 +136,10 @@ mod tests {
         // One parent row passes its filter: it has six children at most; then five rows per second parent.
         let bounds = JoinBounds::new(vec![1.0, 10.0, 1.0, 4.0], &classes);
         assert_eq!((bounds.set(set(&[0, 1])), bounds.set(set(&[1, 2])), bounds.set(set(&[0, 1, 2]))), (6.0, 5.0, 5.0));
-        assert_eq!((bounds.factor(set(&[1]), 0), bounds.factor(set(&[0]), 1), bounds.factor(set(&[0]), 3)), (1.0, 6.0, 4.0));
+        assert_eq!(
+            (bounds.factor(set(&[1]), 0), bounds.factor(set(&[0]), 1), bounds.factor(set(&[0]), 3)),
+            (1.0, 6.0, 4.0)
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// Version of the node kinds, their features and the relative encoding. Weights and traces of another layout are refused.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The types of nodes, after the heterogeneous plan graph of the foundation database model (section 3.1 of the seed
 /// paper, figure 4).
@@ -49,7 +49,7 @@ impl NodeKind {
             NodeKind::Column => 24,
             NodeKind::Predicate => 24,
             NodeKind::Filter => 12,
-            NodeKind::Join => 28,
+            NodeKind::Join => 32,
             NodeKind::Aggregate => 10,
             NodeKind::Limit => 4,
         }
@@ -115,7 +115,7 @@ pub struct Node {
     /// Its type.
     pub kind: NodeKind,
     /// `[NodeKind::features]` finite numbers, most of them within a few units of zero.
-    pub features: SmallVec<[f32; 28]>,
+    pub features: SmallVec<[f32; 32]>,
     /// Its inputs, all of them earlier in the graph.
     pub inputs: SmallVec<[Edge; 4]>,
     /// The embedding that initialises it.

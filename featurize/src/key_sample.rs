@@ -76,7 +76,13 @@ impl KeySample {
 
     /// The sample of this part of a table and of the part that follows it, of about `capacity` rows. `own` and `next_own` are
     /// the batches that their rows are of.
-    pub(crate) fn merge(&self, own: &RecordBatch, next: &Self, next_own: &RecordBatch, capacity: usize) -> Result<Self> {
+    pub(crate) fn merge(
+        &self,
+        own: &RecordBatch,
+        next: &Self,
+        next_own: &RecordBatch,
+        capacity: usize,
+    ) -> Result<Self> {
         let mut threshold = self.threshold.min(next.threshold);
         let mut map: BTreeMap<u64, (f64, Vec<u32>)> = BTreeMap::new();
         for (sample, offset) in [(self, 0), (next, own.num_rows() as u32)] {
@@ -156,7 +162,7 @@ impl KeySample {
 }
 
 /// The hash of a key that [`Reading`] has read: equal for equal values of whatever type of integer or text.
-fn hash_of(key: u64) -> u64 {
+pub(crate) fn hash_of(key: u64) -> u64 {
     mix(mix(key) ^ 0x9e37)
 }
 
@@ -326,6 +332,19 @@ pub struct KeyCorrelation {
     pub expected: f64,
 }
 
+impl KeyCorrelation {
+    /// From the matches that were found and those that were expected.
+    pub(crate) fn new(matched: f64, expected: f64) -> Self {
+        let factor = (matched + INDEPENDENCE_SHAPE) / (expected + INDEPENDENCE_SHAPE);
+        Self { factor, matched, expected }
+    }
+
+    /// How much it rests on: the larger of the two numbers of matches.
+    pub fn strength(&self) -> f64 {
+        self.matched.max(self.expected)
+    }
+}
+
 /// One side of a join in terms of its sampled keys.
 #[derive(Debug, Clone, Copy)]
 pub struct SampledSide<'a> {
@@ -374,9 +393,7 @@ pub fn key_correlation(set: &[SampledSide<'_>], relation: SampledSide<'_>) -> Op
     let all_rows: f64 = first.sample.counts[..keys].iter().sum();
     let all_own_rows: f64 = relation.sample.counts[..own_keys].iter().sum();
     let independent = rows * own_rows * pairs / (all_rows * all_own_rows);
-    let (matched, expected) = (found / unit, independent / unit);
-    let factor = (matched + INDEPENDENCE_SHAPE) / (expected + INDEPENDENCE_SHAPE);
-    Some(KeyCorrelation { factor, matched, expected })
+    Some(KeyCorrelation::new(found / unit, independent / unit))
 }
 
 /// The sum of the numbers, and how many are above 0.

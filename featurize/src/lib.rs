@@ -5,6 +5,7 @@
 //! 1. [`sample`] keeps a seeded uniform row sample of a table, [`key_sample`] rows by the values of join keys, [`sketch`]
 //!    summarises each column in the same scan, and all of it is the table's [`profile`], stored on disk and keyed by the
 //!    data it describes.
+//!    [`synopsis`] adds the rows of other tables that a sample refers to along [`foreign_key`]s.
 //! 2. [`relative`] turns a profile into the relative encoding the data expert reads: no names, ids or raw constants pass
 //!    that door.
 //! 3. [`join_graph`] reads the inner joins of a logical plan as relations, equi-join keys and filters, whatever the shape
@@ -20,6 +21,7 @@
 pub mod analytical;
 mod bound;
 pub mod error;
+pub mod foreign_key;
 pub mod graph;
 pub mod groups;
 pub mod join_graph;
@@ -30,6 +32,7 @@ pub mod relative;
 pub mod sample;
 pub mod selectivity;
 pub mod sketch;
+pub mod synopsis;
 pub mod trace;
 
 pub use error::FeaturizeError;

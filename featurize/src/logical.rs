@@ -11,6 +11,7 @@ use crate::analytical::{JoinEstimator, JoinKeys, SetEstimate};
 use crate::graph::{Edge, EmbeddingRef, FeatureGraph, Node, NodeKind};
 use crate::groups::{GroupColumn, GroupEstimate};
 use crate::join_graph::RelationSet;
+use crate::key_sample::KeyCorrelation;
 use crate::profile::TableProfile;
 use crate::relative::{column_statistics, table_statistics};
 use crate::selectivity::{FilterEstimate, PredicateEstimate, PredicateKind};
@@ -52,8 +53,8 @@ fn flag(value: bool) -> f32 {
     f32::from(u8::from(value))
 }
 
-fn features(kind: NodeKind, values: &[f32]) -> SmallVec<[f32; 28]> {
-    let mut features: SmallVec<[f32; 28]> =
+fn features(kind: NodeKind, values: &[f32]) -> SmallVec<[f32; 32]> {
+    let mut features: SmallVec<[f32; 32]> =
         values.iter().map(|v| if v.is_finite() { v.clamp(-10.0, 10.0) } else { 0.0 }).collect();
     debug_assert!(features.len() <= kind.features());
     features.resize(kind.features(), 0.0);
@@ -76,11 +77,11 @@ fn push_column(graph: &mut FeatureGraph, table: u32, profile: &TableProfile, col
 }
 
 /// Features of a column node. `[NodeKind::Column.features()]`
-pub fn column_features(profile: &TableProfile, column: usize) -> SmallVec<[f32; 28]> {
+pub fn column_features(profile: &TableProfile, column: usize) -> SmallVec<[f32; 32]> {
     features(NodeKind::Column, &column_statistics(&profile.columns[column]))
 }
 
-fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> SmallVec<[f32; 28]> {
+fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> SmallVec<[f32; 32]> {
     let mut values = [0.0; 24];
     values[predicate.kind as usize] = 1.0;
     let rest = &mut values[PredicateKind::COUNT..];
@@ -103,7 +104,7 @@ fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> Smal
     features(NodeKind::Predicate, &values)
 }
 
-fn filter_features(filter: &FilterEstimate) -> SmallVec<[f32; 28]> {
+fn filter_features(filter: &FilterEstimate) -> SmallVec<[f32; 32]> {
     features(
         NodeKind::Filter,
         &[
@@ -183,10 +184,10 @@ pub fn join_features(
     relation: usize,
     joined: &SetEstimate,
     keys: &JoinKeys,
-) -> SmallVec<[f32; 28]> {
+) -> SmallVec<[f32; 32]> {
     let right = estimator.single(relation);
-    let (known, factor, matched, expected) =
-        keys.correlation.map_or((false, 1.0, 0.0, 0.0), |c| (true, c.factor, c.matched, c.expected));
+    let of_keys = evidence_features(keys.correlation);
+    let of_synopsis = evidence_features(keys.synopsis);
     features(
         NodeKind::Join,
         &[
@@ -214,12 +215,22 @@ pub fn join_features(
             set.len() as f32 / 5.0,
             share(keys.selectivity),
             share(joined.unfiltered / (left.unfiltered.max(right.unfiltered)).max(1.0)),
-            flag(known),
-            share(factor),
-            count(matched),
-            count(expected),
+            of_keys[0],
+            of_keys[1],
+            of_keys[2],
+            of_keys[3],
+            of_synopsis[0],
+            of_synopsis[1],
+            of_synopsis[2],
+            of_synopsis[3],
         ],
     )
+}
+
+/// Whether there is evidence of how two sides go together, its factor, and the matches found and expected.
+fn evidence_features(evidence: Option<KeyCorrelation>) -> [f32; 4] {
+    evidence
+        .map_or([0.0; 4], |evidence| [1.0, share(evidence.factor), count(evidence.matched), count(evidence.expected)])
 }
 
 /// The columns that join `set` with `relation`, as relation and column of its table; role 2 of the join node.
@@ -230,7 +241,7 @@ pub fn join_columns(estimator: &JoinEstimator<'_>, set: RelationSet, relation: u
 }
 
 /// Features of an aggregate node. `[NodeKind::Aggregate.features()]`
-pub fn aggregate_features(rows: f64, groups: &GroupEstimate, columns: usize) -> SmallVec<[f32; 28]> {
+pub fn aggregate_features(rows: f64, groups: &GroupEstimate, columns: usize) -> SmallVec<[f32; 32]> {
     features(
         NodeKind::Aggregate,
         &[

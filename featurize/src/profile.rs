@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::key_sample::KeySample;
 use crate::sample::{priority, take_rows};
 use crate::sketch::{ColumnSketch, Domain};
+use crate::synopsis::SynopsisConfig;
 use crate::{FeaturizeError, Result};
 use builder::ProfileBuilder;
 
@@ -43,6 +44,8 @@ pub struct ProfileConfig {
     pub parts: usize,
     /// Seed of the sample (default 0).
     pub seed: u64,
+    /// How the samples of several tables are joined.
+    pub synopsis: SynopsisConfig,
 }
 
 impl Default for ProfileConfig {
@@ -56,6 +59,7 @@ impl Default for ProfileConfig {
             counted_values: 4 << 20,
             parts: 4,
             seed: 0,
+            synopsis: SynopsisConfig::default(),
         }
     }
 }
@@ -102,15 +106,16 @@ impl TableProfile {
         let plan = scan(session, table, config.parts).await?;
         let known = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
         let ranges = builder::known_ranges(known.as_deref(), &plan.schema());
-        let tasks = execute_stream_partitioned(plan, session.task_ctx())?.into_iter().enumerate().map(|(part, mut rows)| {
-            let mut builder = ProfileBuilder::new(rows.schema(), config, part, &ranges);
-            SpawnedTask::spawn(async move {
-                while let Some(batch) = rows.next().await {
-                    builder.push(&batch?)?;
-                }
-                Ok::<_, FeaturizeError>(builder)
-            })
-        });
+        let tasks =
+            execute_stream_partitioned(plan, session.task_ctx())?.into_iter().enumerate().map(|(part, mut rows)| {
+                let mut builder = ProfileBuilder::new(rows.schema(), config, part, &ranges);
+                SpawnedTask::spawn(async move {
+                    while let Some(batch) = rows.next().await {
+                        builder.push(&batch?)?;
+                    }
+                    Ok::<_, FeaturizeError>(builder)
+                })
+            });
         // All are started before the first is waited for.
         let mut tasks = tasks.collect::<Vec<_>>().into_iter();
         let joined = |error| DataFusionError::ExecutionJoin(Box::new(error));
@@ -284,7 +289,8 @@ mod tests {
 
     fn part(rows: std::ops::Range<i64>, names: i64) -> TableProfile {
         let ids = Int64Array::from_iter_values(rows.clone());
-        let parents = Int64Array::from_iter(rows.clone().map(|i| (i % 50 != 0).then_some(i % 3000 * (i % 3000) / 3000)));
+        let parents =
+            Int64Array::from_iter(rows.clone().map(|i| (i % 50 != 0).then_some(i % 3000 * (i % 3000) / 3000)));
         let texts = StringArray::from_iter_values(rows.map(|i| format!("n{}", i % names)));
         let columns: [(&str, datafusion::arrow::array::ArrayRef); 3] =
             [("id", Arc::new(ids)), ("parent", Arc::new(parents)), ("name", Arc::new(texts))];
@@ -363,10 +369,13 @@ mod tests {
         ]));
         let rows = 8000;
         let ids = Int64Array::from_iter_values(0..rows);
-        let text = |i: i64| (0..40).map(|j| format!("{:x}", crate::sample::mix((i * 40 + j) as u64))).collect::<String>();
+        let text =
+            |i: i64| (0..40).map(|j| format!("{:x}", crate::sample::mix((i * 40 + j) as u64))).collect::<String>();
         let texts = StringArray::from_iter_values((0..rows).map(text));
-        let batch = RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(ids), Arc::new(texts)]).unwrap();
-        let build = |config: &ProfileConfig| TableProfile::of_batches(Arc::clone(&schema) as _, &[batch.clone()], config);
+        let batch =
+            RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(ids), Arc::new(texts)]).unwrap();
+        let build =
+            |config: &ProfileConfig| TableProfile::of_batches(Arc::clone(&schema) as _, &[batch.clone()], config);
         let profile = build(&ProfileConfig::default()).unwrap();
         let bytes = profile.to_bytes().unwrap().len();
         assert!(bytes < 256 << 10 && bytes > 100 << 10, "{bytes}");

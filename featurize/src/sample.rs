@@ -175,7 +175,8 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Utf8View, false)]));
         let mut sampler = Sampler::new(Arc::clone(&schema), 100, 7, 0);
         for _ in 0..50 {
-            let texts = StringViewArray::from_iter_values((0..1000).map(|i| format!("{i} of many strings of many bytes")));
+            let texts =
+                StringViewArray::from_iter_values((0..1000).map(|i| format!("{i} of many strings of many bytes")));
             sampler.push(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).unwrap()).unwrap();
         }
         let bytes = sampler.finish().unwrap().get_array_memory_size();

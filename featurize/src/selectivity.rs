@@ -72,17 +72,24 @@ pub struct FilterEstimate {
 }
 
 impl FilterEstimate {
+    /// Whether every conjunct can run on rows.
+    pub(crate) fn runs(&self) -> bool {
+        self.running.len() == self.predicates.len()
+    }
+
+    /// Which of some rows of the table pass the conjuncts that can run; `None` where all do. `[rows]`
+    pub(crate) fn mask_of(&self, rows: &RecordBatch) -> Option<BooleanArray> {
+        let masks: Vec<Option<BooleanArray>> = self.running.iter().map(|expr| evaluate(expr, rows)).collect();
+        conjunction(masks.iter().map(Option::as_ref))
+    }
+
     /// Rows of each key of a sample of the same table that pass the conjuncts that can run. `[keys]`
     pub fn passing(&self, sample: &KeySample) -> Vec<f64> {
         match (&self.mask, &sample.own) {
             (None, _) => sample.counts.clone(),
             (Some(mask), None) => sample.passing(mask),
             (Some(_), Some(own)) => {
-                let masks: Vec<Option<BooleanArray>> = self.running.iter().map(|expr| evaluate(expr, own)).collect();
-                match conjunction(masks.iter().map(Option::as_ref)) {
-                    Some(mask) => sample.passing(&mask),
-                    None => sample.counts.clone(),
-                }
+                self.mask_of(own).map_or_else(|| sample.counts.clone(), |mask| sample.passing(&mask))
             }
         }
     }
@@ -176,7 +183,7 @@ fn posterior(prior: f64, shape: f64, matches: usize, rows: usize) -> f64 {
 }
 
 /// Plans a filter; `None` when DataFusion cannot.
-fn physical(filter: &Expr, schema: &DFSchema) -> Option<Arc<dyn PhysicalExpr>> {
+pub(crate) fn physical(filter: &Expr, schema: &DFSchema) -> Option<Arc<dyn PhysicalExpr>> {
     create_physical_expr(filter, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).ok()
 }
 

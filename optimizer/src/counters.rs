@@ -52,6 +52,12 @@ counters! {
     stale
     /// Tables that could not be profiled.
     unprofiled
+    /// Join synopses built.
+    synopses_built
+    /// Join synopses read from the profile directory.
+    synopses_loaded
+    /// Stored join synopses that were damaged and rebuilt.
+    synopses_damaged
     /// Tables that lazy profiling had no time left for.
     postponed
     /// Errors inside relata that left a query to DataFusion.

@@ -14,6 +14,7 @@ use relata_featurize::analytical::Profiles;
 use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::profile::TableProfile;
 use relata_featurize::selectivity::{FilterEstimate, estimate_filters};
+use relata_featurize::synopsis::JoinSynopsis;
 
 use crate::counters::Counters;
 use crate::profiles::ProfileStore;
@@ -141,6 +142,10 @@ impl Profiles for Estimator<'_> {
         let key = (Arc::as_ptr(profile) as usize, filters.to_vec());
         let mut known = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(key).or_insert_with(|| Arc::new(estimate_filters(profile, filters))))
+    }
+
+    fn synopsis(&self, scan: &TableScan) -> Option<Arc<JoinSynopsis>> {
+        self.profiles.of_scan(scan)?.synopsis.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn derived_rows(&self, plan: &LogicalPlan) -> Option<f64> {

@@ -22,7 +22,7 @@
 //! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
 //! estimates with intervals, `join_order` reorders its inner joins by them, `statistics` hands them to DataFusion's
 //! physical planning, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
-//! tables, `explain` shows the estimates next to DataFusion's own.
+//! tables and `synopses` their samples joined along foreign keys, `explain` shows the estimates next to DataFusion's own.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
 //! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
@@ -39,6 +39,7 @@ mod optimizer;
 mod planner;
 mod profiles;
 mod statistics;
+mod synopses;
 
 pub use config::RelataConfig;
 pub use counters::CounterValues;
@@ -46,6 +47,7 @@ pub use error::RelataError;
 pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{ProfileSource, TableReport};
+pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.
 pub use relata_experts::ExpertStack;
@@ -53,6 +55,8 @@ pub use relata_experts::ExpertStack;
 pub use relata_featurize::join_graph::{JoinGraph, RelationSet};
 /// How a table is sampled and sketched.
 pub use relata_featurize::profile::ProfileConfig;
+/// How the samples of several tables are joined.
+pub use relata_featurize::synopsis::SynopsisConfig;
 
 /// Result of this crate.
 pub type Result<T, E = RelataError> = std::result::Result<T, E>;

@@ -24,6 +24,7 @@ use crate::estimate::{Estimator, KnownRows, PlanEstimate};
 use crate::join_order::{CostModel, HashJoinCost};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{ProfileSource, ProfileStore, TableReport};
+use crate::synopses::{ForeignKey, SynopsesReport};
 use crate::{RelataError, Result, estimate, explain};
 
 /// Tables profiled at a time.
@@ -39,6 +40,7 @@ pub struct Relata {
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
     known: Option<Arc<dyn KnownRows>>,
+    foreign_keys: Arc<Vec<ForeignKey>>,
     pub(crate) cost_model: Arc<dyn CostModel>,
 }
 
@@ -74,6 +76,7 @@ impl Relata {
             config: RelataConfig::default(),
             counters: Arc::default(),
             known: None,
+            foreign_keys: Arc::default(),
             cost_model: Arc::new(HashJoinCost),
         }
     }
@@ -108,6 +111,13 @@ impl Relata {
         self
     }
 
+    /// Follows these foreign keys, beside those that the profiles suggest, when the samples of tables are joined.
+    #[must_use]
+    pub fn with_foreign_keys(mut self, keys: Vec<ForeignKey>) -> Self {
+        self.foreign_keys = Arc::new(keys);
+        self
+    }
+
     /// Takes the rows of joins from `known` where it has them.
     #[must_use]
     pub fn with_known_rows(mut self, known: Arc<dyn KnownRows>) -> Self {
@@ -125,33 +135,44 @@ impl Relata {
         builder.with_query_planner(Arc::new(planner))
     }
 
-    /// Profiles every table of every schema that has no profile yet; the reports are in the order of the tables' names.
+    /// Profiles every table of every schema that has no profile yet, then joins their samples; the reports are in the order
+    /// of the tables' names.
     ///
     /// # Errors
     /// When a catalog cannot be read. A table that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile(&self, ctx: &SessionContext) -> Result<Vec<TableReport>> {
-        let mut tables: Vec<(TableReference, Arc<dyn TableProvider>)> = Vec::new();
-        for catalog_name in ctx.catalog_names() {
-            let Some(catalog) = ctx.catalog(&catalog_name) else { continue };
-            for schema_name in catalog.schema_names() {
-                let Some(schema) = catalog.schema(&schema_name).filter(|_| schema_name != "information_schema") else {
-                    continue;
-                };
-                for table in schema.table_names() {
-                    let name = TableReference::full(catalog_name.as_str(), schema_name.as_str(), table.as_str());
-                    if let Some(provider) = schema.table(&table).await? {
-                        tables.push((name, provider));
-                    }
-                }
-            }
-        }
-        tables.sort_by_key(|table| table.0.to_string());
         let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
+        let tables = tables(ctx).await?;
         let mut jobs: Vec<BoxFuture<'_, TableReport>> = Vec::with_capacity(tables.len());
-        for (name, provider) in tables {
+        for (name, provider) in tables.clone() {
             jobs.push(self.profile_provider(session.clone(), name, provider).boxed());
         }
-        Ok(futures::stream::iter(jobs).buffered(PROFILED_AT_A_TIME).collect().await)
+        let reports = futures::stream::iter(jobs).buffered(PROFILED_AT_A_TIME).collect().await;
+        self.join_samples_of(session, tables).await;
+        Ok(reports)
+    }
+
+    /// Joins the samples of the profiled tables along their foreign keys, those that were declared and those that the
+    /// profiles suggest: each table's with the matching rows of its parents, so that filters on several of them are seen
+    /// together. Scans each parent table once.
+    ///
+    /// # Errors
+    /// When a catalog cannot be read. What else goes wrong is in [`SynopsesReport::errors`].
+    pub async fn join_samples(&self, ctx: &SessionContext) -> Result<SynopsesReport> {
+        let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
+        Ok(self.join_samples_of(session, tables(ctx).await?).await)
+    }
+
+    async fn join_samples_of(
+        &self,
+        session: SessionState,
+        tables: Vec<(TableReference, Arc<dyn TableProvider>)>,
+    ) -> SynopsesReport {
+        let (profiles, counters) = (Arc::clone(&self.profiles), Arc::clone(&self.counters));
+        let keys = Arc::clone(&self.foreign_keys);
+        // A task of its own, so that a panic in a scan stays there.
+        let task = tokio::spawn(async move { profiles.join_samples(&session, tables, &keys, &counters).await });
+        task.await.unwrap_or_else(|e| SynopsesReport { errors: vec![e.to_string()], ..SynopsesReport::default() })
     }
 
     /// Profiles one table.
@@ -226,6 +247,27 @@ impl Relata {
     pub fn counters(&self) -> CounterValues {
         self.counters.values()
     }
+}
+
+/// Every table of every schema, by name.
+async fn tables(ctx: &SessionContext) -> Result<Vec<(TableReference, Arc<dyn TableProvider>)>> {
+    let mut tables: Vec<(TableReference, Arc<dyn TableProvider>)> = Vec::new();
+    for catalog_name in ctx.catalog_names() {
+        let Some(catalog) = ctx.catalog(&catalog_name) else { continue };
+        for schema_name in catalog.schema_names() {
+            let Some(schema) = catalog.schema(&schema_name).filter(|_| schema_name != "information_schema") else {
+                continue;
+            };
+            for table in schema.table_names() {
+                let name = TableReference::full(catalog_name.as_str(), schema_name.as_str(), table.as_str());
+                if let Some(provider) = schema.table(&table).await? {
+                    tables.push((name, provider));
+                }
+            }
+        }
+    }
+    tables.sort_by_key(|table| table.0.to_string());
+    Ok(tables)
 }
 
 /// The optimized plan of a query.

@@ -19,17 +19,20 @@ use relata_featurize::graph::NodeKind;
 use relata_featurize::logical::column_features;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
+use relata_featurize::synopsis::JoinSynopsis;
 
 use crate::counters::{Counters, count};
 
 mod stored;
 
-use stored::StoredProfile;
+pub(crate) use stored::{StoredProfile, others};
 
 /// A profile and what the data expert makes of it.
 #[derive(Debug)]
 pub(crate) struct ProfiledTable {
     pub(crate) profile: Arc<TableProfile>,
+    /// Its rows joined with those of its parents, once that is made.
+    pub(crate) synopsis: RwLock<Option<Arc<JoinSynopsis>>>,
     embedding: OnceLock<Option<TableEmbedding>>,
     column_states: Vec<OnceLock<Option<Vec<f32>>>>,
 }
@@ -37,7 +40,7 @@ pub(crate) struct ProfiledTable {
 impl ProfiledTable {
     fn new(profile: TableProfile) -> Self {
         let column_states = profile.columns.iter().map(|_| OnceLock::new()).collect();
-        Self { profile: Arc::new(profile), embedding: OnceLock::new(), column_states }
+        Self { profile: Arc::new(profile), synopsis: RwLock::default(), embedding: OnceLock::new(), column_states }
     }
 
     /// The embedding, made at the first call; `None` when the data expert refuses the table.
@@ -121,6 +124,11 @@ impl ProfileStore {
         entry.provider.upgrade().is_some_and(|own| Arc::ptr_eq(&own, provider)).then(|| Arc::clone(&entry.table))
     }
 
+    /// Where the profile of a table is kept; `None` without a directory or for data that has no local files.
+    pub(crate) fn stored(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<StoredProfile> {
+        StoredProfile::of(self.directory.as_deref()?, name, provider, &self.config)
+    }
+
     fn insert(&self, provider: &Arc<dyn TableProvider>, profile: TableProfile) {
         let table = Arc::new(ProfiledTable::new(profile));
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +157,7 @@ impl ProfileStore {
         if let Some(found) = self.get(provider) {
             return report(&found.profile, ProfileSource::Loaded);
         }
-        let stored = StoredProfile::of(self.directory.as_deref(), &name, provider, &self.config);
+        let stored = self.stored(&name, provider);
         if let Some(stored) = stored.as_ref().filter(|stored| stored.file.exists()) {
             match TableProfile::load(&stored.file) {
                 Ok(profile) if *profile.schema().fields() == *provider.schema().fields() => {

@@ -8,23 +8,20 @@
 pub mod fit;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use datafusion::logical_expr::TableScan;
 use datafusion::prelude::SessionContext;
-use hashbrown::HashMap;
-use relata_featurize::analytical::{JoinEstimator, Profiles};
+use relata_featurize::analytical::JoinEstimator;
 use relata_featurize::graph::{FeatureGraph, LAYOUT_VERSION, NodeKind};
 use relata_featurize::join_graph::RelationSet;
 use relata_featurize::logical::{Tables, query_graph};
-use relata_featurize::profile::{ProfileConfig, TableProfile};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::CorpusQuery;
 use crate::database::Database;
 use crate::planned::{Planned, labelling_context};
+use crate::profiles::DatabaseProfiles;
 use crate::score::contender::{Contender, Prediction};
 
 /// The coefficients in the repository.
@@ -136,21 +133,11 @@ fn flat(graph: &FeatureGraph) -> Vec<Option<Vec<f32>>> {
     all
 }
 
-/// The profiles of a database by the name of the table.
-#[derive(Debug)]
-struct TableProfiles(HashMap<String, Arc<TableProfile>>);
-
-impl Profiles for TableProfiles {
-    fn profile(&self, scan: &TableScan) -> Option<Arc<TableProfile>> {
-        self.0.get(scan.table_name.table()).cloned()
-    }
-}
-
 /// The linear model over one database.
 pub(crate) struct LinearContender {
     linear: Linear,
     context: SessionContext,
-    profiles: TableProfiles,
+    profiles: DatabaseProfiles,
 }
 
 impl LinearContender {
@@ -162,13 +149,8 @@ impl LinearContender {
         let database = Database::from_folder(folder)?;
         let context = labelling_context();
         database.register(&context)?;
-        let mut profiles = HashMap::new();
-        for table in &database.tables {
-            let batches = std::slice::from_ref(&table.batch);
-            let profile = TableProfile::of_batches(table.batch.schema(), batches, &ProfileConfig::default());
-            profiles.insert(table.name.clone(), Arc::new(profile.with_context(|| table.name.clone())?));
-        }
-        Ok(Self { linear, context, profiles: TableProfiles(profiles) })
+        let profiles = DatabaseProfiles::new(&database)?;
+        Ok(Self { linear, context, profiles })
     }
 }
 

@@ -197,7 +197,7 @@ async fn optimizers(
     oracle: bool,
 ) -> Result<Vec<(&'static str, SessionContext)>> {
     let database = Database::open(folder, options).await?;
-    let relata = Relata::pretrained()?;
+    let relata = Relata::pretrained()?.with_foreign_keys(database.foreign_keys());
     let context = database.context(Some(&relata))?;
     for report in relata.profile(&context).await? {
         if let Some(error) = report.error {

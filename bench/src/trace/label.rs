@@ -1,25 +1,21 @@
 //! A query -> its feature graph with exact counts.
 
-use std::sync::Arc;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use datafusion::common::JoinType;
-use datafusion::logical_expr::TableScan;
 use datafusion::prelude::SessionContext;
-use hashbrown::HashMap;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use relata_featurize::analytical::{JoinEstimator, Profiles};
+use relata_featurize::analytical::JoinEstimator;
 use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
-use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
 use relata_featurize::trace::LabelledGraph;
 
 use crate::count::{Counter, GraphReader, KeyCodes, aggregate, count_groups, count_outer};
 use crate::database::Database;
 use crate::planned::{OuterJoin, Planned, labelling_context};
+use crate::profiles::DatabaseProfiles;
 use crate::queries::{Kind, Query};
 
 /// Larger results are not labelled: nobody asks such queries, and those of the corpus have fewer rows as well.
@@ -99,22 +95,12 @@ impl Skip {
     }
 }
 
-/// The profiles of a database by the name of the table.
-#[derive(Debug, Default)]
-struct TableProfiles(HashMap<String, Arc<TableProfile>>);
-
-impl Profiles for TableProfiles {
-    fn profile(&self, scan: &TableScan) -> Option<Arc<TableProfile>> {
-        self.0.get(scan.table_name.table()).cloned()
-    }
-}
-
 /// Labels the queries of one database.
 pub struct Labeller<'a> {
     database: &'a Database,
     context: SessionContext,
     reader: GraphReader,
-    profiles: TableProfiles,
+    profiles: DatabaseProfiles,
     keys: KeyCodes,
     tables: Tables,
     random: StdRng,
@@ -135,17 +121,7 @@ impl<'a> Labeller<'a> {
     pub fn new(database: &'a Database, seed: u64, most_sets: usize) -> Result<Self> {
         let context = labelling_context();
         database.register(&context)?;
-        let mut profiles = TableProfiles::default();
-        for table in &database.tables {
-            let schema = table.batch.schema();
-            let profile = TableProfile::of_batches(
-                Arc::clone(&schema),
-                std::slice::from_ref(&table.batch),
-                &ProfileConfig::default(),
-            )
-            .with_context(|| format!("{}.{}", database.name, table.name))?;
-            profiles.0.insert(table.name.clone(), Arc::new(profile));
-        }
+        let profiles = DatabaseProfiles::new(database)?;
         Ok(Self {
             database,
             context,

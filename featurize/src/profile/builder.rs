@@ -18,11 +18,12 @@ pub(super) fn known_ranges(statistics: Option<&Statistics>, schema: &SchemaRef) 
     let Some(statistics) = statistics else { return vec![] };
     let columns = statistics.column_statistics.iter().zip(schema.fields());
     let ranges = columns.map(|(column, field)| {
-        let end = |value: &datafusion::common::stats::Precision<datafusion::scalar::ScalarValue>| {
-            match scalar_value(value.get_value()?, field.data_type())? {
-                Value::Number(number) if number.abs() < 2f64.powi(53) => Some(number as i64),
-                _ => None,
-            }
+        let end = |value: &datafusion::common::stats::Precision<datafusion::scalar::ScalarValue>| match scalar_value(
+            value.get_value()?,
+            field.data_type(),
+        )? {
+            Value::Number(number) if number.abs() < 2f64.powi(53) => Some(number as i64),
+            _ => None,
         };
         end(&column.min_value).zip(end(&column.max_value))
     });

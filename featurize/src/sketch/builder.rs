@@ -48,7 +48,8 @@ impl ColumnSketchBuilder {
     pub(crate) fn new(data_type: &DataType, capacity: usize, known: KnownRange) -> Self {
         let domain = Domain::of(data_type);
         let is_integer = matches!(domain, Domain::Integer | Domain::Time | Domain::Boolean);
-        let fits = |&(low, high): &(i64, i64)| high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < capacity as u64);
+        let fits =
+            |&(low, high): &(i64, i64)| high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < capacity as u64);
         let counter = match known.filter(|range| is_integer && range.0 <= range.1 && fits(range)) {
             Some((low, high)) => Counter::dense(integer_key(low), integer_key(high), capacity),
             None => Counter::new(capacity),
@@ -96,7 +97,9 @@ impl ColumnSketchBuilder {
     /// Keeps the strings of keys that are new, while they are few.
     fn learn_words(&mut self, array: &ArrayRef, reading: &Reading) {
         let few = |count: usize| count <= COMMON_VALUES;
-        let Some(distinct) = self.counter.len().filter(|count| few(*count) && *count > self.words.len()) else { return };
+        let Some(distinct) = self.counter.len().filter(|count| few(*count) && *count > self.words.len()) else {
+            return;
+        };
         let Slots::Texts(strings) = Slots::new(array) else { return };
         let strings = strings.as_string_view();
         for (index, key) in reading.keys.iter().enumerate() {
@@ -148,7 +151,8 @@ impl ColumnSketchBuilder {
         let counted = self.counter.is_exact();
         let degrees = match self.order.degrees().filter(|_| !counted) {
             Some(degrees) => {
-                let sum = |of: fn(f64, f64) -> f64| degrees.iter().map(|&(degree, n)| of(degree as f64, n as f64)).sum();
+                let sum =
+                    |of: fn(f64, f64) -> f64| degrees.iter().map(|&(degree, n)| of(degree as f64, n as f64)).sum();
                 Degrees {
                     distinct: sum(|_, values| values),
                     max: degrees.iter().map(|pair| pair.0).max().unwrap_or(0) as f64,
@@ -183,11 +187,8 @@ impl ColumnSketchBuilder {
             (self.range.map(|r| Value::Number(r.0)), self.range.map(|r| Value::Number(r.1)))
         };
         // The histogram of counted values is exact; that of a sample uses the frequencies within the sample.
-        let mut histogram = if (is_text || !counted) && !common_is_complete {
-            sampled_histogram(sample)
-        } else {
-            histogram(&values)
-        };
+        let mut histogram =
+            if (is_text || !counted) && !common_is_complete { sampled_histogram(sample) } else { histogram(&values) };
         stretch(&mut histogram, min.as_ref(), max.as_ref());
         let present = (self.rows - self.nulls).max(1) as f64;
         let text = is_text.then(|| TextStatistics {

@@ -141,7 +141,8 @@ impl DegreeSequence {
     fn reduced(mut steps: Vec<DegreeStep>) -> Self {
         let rows = |steps: &[DegreeStep]| steps.iter().map(|step| step.degree * step.values).sum::<f64>();
         while steps.len() > STEPS {
-            let joined = |pair: &[DegreeStep]| DegreeStep { degree: pair[0].degree, values: rows(pair) / pair[0].degree };
+            let joined =
+                |pair: &[DegreeStep]| DegreeStep { degree: pair[0].degree, values: rows(pair) / pair[0].degree };
             steps = steps.chunks(2).map(joined).collect();
         }
         Self { steps }
@@ -228,10 +229,14 @@ mod tests {
     /// Rows of the first `k` values of the steps.
     fn first(sequence: &DegreeSequence, k: f64) -> f64 {
         let mut left = k;
-        sequence.steps().iter().map(|step| {
-            let values = step.values.min(left);
-            left -= values;
-            values * step.degree
-        }).sum()
+        sequence
+            .steps()
+            .iter()
+            .map(|step| {
+                let values = step.values.min(left);
+                left -= values;
+                values * step.degree
+            })
+            .sum()
     }
 }

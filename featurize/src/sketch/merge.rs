@@ -102,7 +102,13 @@ fn merge_hashes(one: &ColumnSketch, other: &ColumnSketch) -> (Vec<u64>, f64) {
     (hashes, distinct)
 }
 
-fn merge_degrees(one: &ColumnSketch, other: &ColumnSketch, merged: &ColumnSketch, distinct: f64, apart: bool) -> Degrees {
+fn merge_degrees(
+    one: &ColumnSketch,
+    other: &ColumnSketch,
+    merged: &ColumnSketch,
+    distinct: f64,
+    apart: bool,
+) -> Degrees {
     let (a, b) = (&one.degrees, &other.degrees);
     let exact = a.exact && b.exact;
     if merged.common_is_complete && merged.common_is_exact {

@@ -13,8 +13,8 @@ pub(crate) use builder::{ColumnSketchBuilder, KnownRange};
 pub use degrees::{DegreeSequence, DegreeStep};
 pub use order::ValueOrder;
 pub(crate) use reading::{Reading, integer_key, text_key};
-pub use values::{Domain, Value, scalar_value};
 pub(crate) use values::Slots;
+pub use values::{Domain, Value, scalar_value};
 
 use serde::{Deserialize, Serialize};
 

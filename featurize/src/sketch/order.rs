@@ -110,11 +110,9 @@ impl OrderTracker {
         self.covered += other.covered;
         self.covered_rows += other.covered_rows;
         self.runs = match (self.runs.take(), other.runs) {
-            (Some(mine), Some(theirs)) if follows => Some(if self.last.is_none() {
-                theirs
-            } else {
-                mine.append(theirs, continues)
-            }),
+            (Some(mine), Some(theirs)) if follows => {
+                Some(if self.last.is_none() { theirs } else { mine.append(theirs, continues) })
+            }
             _ => None,
         };
         self.first.get_or_insert(first);

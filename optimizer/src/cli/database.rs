@@ -19,7 +19,7 @@ use datafusion::prelude::SessionContext;
 use super::error::{CliError, Result};
 use super::keys::Keys;
 use super::session::{SessionOptions, session};
-use crate::Relata;
+use crate::{ForeignKey, Relata};
 
 /// The file that declares keys.
 pub const SCHEMA_FILE: &str = "schema.json";
@@ -128,6 +128,18 @@ impl Database {
             ctx.register_table(table.reference(), Arc::clone(&table.provider))?;
         }
         Ok(ctx)
+    }
+
+    /// The declared foreign keys, to be followed when samples are joined.
+    pub fn foreign_keys(&self) -> Vec<ForeignKey> {
+        let declared = self.keys.iter().flat_map(|keys| &keys.foreign);
+        let in_session = declared.map(|key| ForeignKey {
+            table: TableReference::bare(key.table.as_str()),
+            columns: key.columns.clone(),
+            references: TableReference::bare(key.references.as_str()),
+            referenced: key.ref_columns.clone(),
+        });
+        in_session.collect()
     }
 
     /// The table of this name.

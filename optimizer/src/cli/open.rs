@@ -10,7 +10,7 @@ use super::database::Database;
 use super::error::{CliError, Result};
 use super::session::SessionOptions;
 use super::terminal::Terminal;
-use crate::{Relata, TableReport};
+use crate::{Relata, SynopsesReport, TableReport};
 
 /// The database a command works on.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,6 +59,8 @@ pub struct Profiled {
     pub ctx: SessionContext,
     /// What profiling each table took, in the order of the tables.
     pub reports: Vec<TableReport>,
+    /// What joining their samples took.
+    pub synopses: SynopsesReport,
 }
 
 impl std::fmt::Debug for Profiled {
@@ -75,7 +77,7 @@ impl Profiled {
     /// relata's weights do not load, or the session cannot be built.
     pub async fn new(database: Database, profiles: Option<&Path>, terminal: &Terminal) -> Result<Profiled> {
         let directory = profiles.map_or_else(|| profile_directory(&database.directory), Path::to_path_buf);
-        let relata = Relata::pretrained()?.with_profile_directory(directory);
+        let relata = Relata::pretrained()?.with_profile_directory(directory).with_foreign_keys(database.foreign_keys());
         let ctx = database.context(Some(&relata))?;
         let progress = terminal.progress(database.tables.len(), "profiling");
         let mut reports = Vec::with_capacity(database.tables.len());
@@ -93,7 +95,13 @@ impl Profiled {
             progress.inc(1);
         }
         progress.finish_and_clear();
-        Ok(Profiled { database, relata, ctx, reports })
+        let progress = terminal.progress(1, "joining samples");
+        let synopses = relata.join_samples(&ctx).await?;
+        progress.finish_and_clear();
+        for error in &synopses.errors {
+            terminal.warning(error);
+        }
+        Ok(Profiled { database, relata, ctx, reports, synopses })
     }
 }
 

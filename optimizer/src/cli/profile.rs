@@ -7,7 +7,7 @@ use super::inference::infer_keys;
 use super::open::{DatabaseArgs, Profiled};
 use super::session::SessionOptions;
 use super::terminal::{Terminal, table};
-use crate::{ProfileSource, TableReport};
+use crate::{ProfileSource, SynopsesReport, SynopsisReport, TableReport};
 
 /// Arguments of `relata profile`.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +23,7 @@ pub struct ProfileArgs {
 pub async fn profile(args: &ProfileArgs, options: &SessionOptions, terminal: &mut Terminal) -> Result<Outcome> {
     let profiled = args.database.open_profiled(options, terminal).await?;
     terminal.line(table_of(&profiled.reports))?;
+    print_synopses(&profiled.synopses, terminal)?;
     print_keys(&profiled, terminal).await?;
     terminal.flush()?;
     let failed = profiled.reports.iter().filter(|report| report.error.is_some()).count();
@@ -42,6 +43,31 @@ async fn print_keys(profiled: &Profiled, terminal: &mut Terminal) -> Result<()> 
     for key in &keys.foreign {
         terminal.line(format_args!("  {key}"))?;
     }
+    Ok(())
+}
+
+fn print_synopses(report: &SynopsesReport, terminal: &mut Terminal) -> Result<()> {
+    let row = |synopsis: &SynopsisReport| {
+        let parents = synopsis.parents.iter().map(|(table, share)| format!("{} {:.0}%", table.table(), share * 100.0));
+        let state = if synopsis.loaded { "loaded" } else { "built" };
+        vec![
+            synopsis.table.table().to_owned(),
+            synopsis.rows.to_string(),
+            bytes(synopsis.bytes),
+            state.to_owned(),
+            parents.collect::<Vec<_>>().join(", "),
+        ]
+    };
+    let total = vec![
+        format!("{} synopses", report.synopses.len()),
+        report.synopses.iter().map(|synopsis| synopsis.rows).sum::<usize>().to_string(),
+        bytes(report.synopses.iter().map(|synopsis| synopsis.bytes).sum()),
+        format!("{}, {} scans", duration(report.elapsed), report.scanned),
+        String::new(),
+    ];
+    let rows: Vec<_> = report.synopses.iter().map(row).collect();
+    terminal.line(format_args!("\nsamples joined with parents, and the share of rows that have one"))?;
+    terminal.line(table(&["table", "rows", "size", "", "parents"], &rows, total, 2))?;
     Ok(())
 }
 

@@ -18,10 +18,10 @@ const EXTENSION: &str = "profile";
 
 /// The place of one table's profile on disk.
 #[derive(Debug)]
-pub(super) struct StoredProfile {
-    pub(super) file: PathBuf,
+pub(crate) struct StoredProfile {
+    pub(crate) file: PathBuf,
     /// What the names of all profiles of this table begin with.
-    prefix: String,
+    pub(crate) prefix: String,
     /// The table's files.
     paths: Vec<PathBuf>,
     /// A hash of the name, size and time of each.
@@ -29,14 +29,13 @@ pub(super) struct StoredProfile {
 }
 
 impl StoredProfile {
-    /// Where the profile of a table is kept; `None` without a directory or for data that has no local files.
+    /// Where the profile of a table is kept in `directory`; `None` for data that has no local files.
     pub(super) fn of(
-        directory: Option<&Path>,
+        directory: &Path,
         name: &TableReference,
         provider: &Arc<dyn TableProvider>,
         config: &ProfileConfig,
     ) -> Option<Self> {
-        let directory = directory?;
         let mut identity = format!("{config:?}");
         let mut paths = vec![];
         for url in provider.downcast_ref::<ListingTable>()?.table_paths() {
@@ -64,13 +63,7 @@ impl StoredProfile {
 
     /// The profiles of this table as it was before its files changed.
     pub(super) fn stale(&self) -> Vec<PathBuf> {
-        let entries = self.file.parent().and_then(|directory| directory.read_dir().ok());
-        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-        let of_this_table = |file: &PathBuf| {
-            file.extension().is_some_and(|extension| extension == EXTENSION)
-                && file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.prefix))
-        };
-        files.filter(|file| *file != self.file && of_this_table(file)).collect()
+        others(&self.file, &self.prefix)
     }
 
     /// A stale profile of files that are all there still, with the files that were added since; `None` where there is none, or
@@ -114,6 +107,17 @@ impl StoredProfile {
         }
         profile.save(&self.file).map_err(|error| error.to_string())
     }
+}
+
+/// The other files beside `file` with its extension whose names begin with `prefix`.
+pub(crate) fn others(file: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = file.parent().and_then(|directory| directory.read_dir().ok());
+    let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let alike = |other: &PathBuf| {
+        other.extension() == file.extension()
+            && other.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    };
+    files.filter(|other| *other != file && alike(other)).collect()
 }
 
 /// The files in `path`, itself one or a directory, in a fixed order.
