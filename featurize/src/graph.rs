@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// Version of the node kinds, their features and the relative encoding. Weights and traces of another layout are refused.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The types of nodes, after the heterogeneous plan graph of the foundation database model (section 3.1 of the seed
 /// paper, figure 4).

@@ -19,12 +19,13 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::key_sample::{KeySample, KeySampler};
+use crate::row_groups::RowGroups;
 use crate::sample::Sampler;
 use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain};
 use crate::{FeaturizeError, Result};
 
 /// Version of the stored form.
-const STORED_VERSION: u32 = 2;
+const STORED_VERSION: u32 = 3;
 const MAGIC: &[u8; 8] = b"RELATAP1";
 
 /// A sample by key takes at most one part of so many of the bytes of the uniform sample.
@@ -72,6 +73,8 @@ pub struct TableProfile {
     pub columns: Vec<ColumnSketch>,
     /// Mean size of a row in memory, in bytes.
     pub row_bytes: f64,
+    /// The rows of the sample in groups of similar ones.
+    pub groups: RowGroups,
     /// Samples by the values of a column with rows of their own, and the column.
     key_samples: Vec<(usize, KeySample)>,
     /// Those that the uniform sample amounts to, made when asked for. `[columns]`
@@ -84,6 +87,7 @@ impl PartialEq for TableProfile {
             && self.sample == other.sample
             && self.columns == other.columns
             && self.row_bytes == other.row_bytes
+            && self.groups == other.groups
             && self.key_samples == other.key_samples
     }
 }
@@ -147,7 +151,7 @@ impl TableProfile {
         let keys = self.key_samples.iter().map(|(_, sample)| {
             sample.own.as_ref().map_or(0, RecordBatch::get_array_memory_size) + sample.hashes.len() * 24
         });
-        self.sample.get_array_memory_size() + values + keys.sum::<usize>()
+        self.sample.get_array_memory_size() + values + keys.sum::<usize>() + self.groups.bytes()
     }
 
     /// Writes the profile to `path`, atomically.
@@ -156,7 +160,7 @@ impl TableProfile {
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut sketches = Vec::new();
-        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns, &self.key_samples);
+        let stored = (STORED_VERSION, self.rows, self.row_bytes, &self.columns, &self.key_samples, &self.groups);
         ciborium::into_writer(&stored, &mut sketches).map_err(|e| damaged(path, e))?;
         let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
         body.append(&mut sketches);
@@ -207,10 +211,10 @@ impl TableProfile {
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
         let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
-        let (version, rows, row_bytes, columns, mut key_samples) = stored;
+        let (version, rows, row_bytes, columns, mut key_samples, groups) = stored;
         let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
         let schema = reader.schema();
-        if version != STORED_VERSION || columns.len() != schema.fields().len() {
+        if version != STORED_VERSION || columns.len() != schema.fields().len() || !groups.is_valid(columns.len()) {
             return Err(damaged(path, "of another version"));
         }
         let mut batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(path, e))?.into_iter();
@@ -223,12 +227,12 @@ impl TableProfile {
             sample.own = Some(own);
         }
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rows, sample, columns, row_bytes, key_samples, derived })
+        Ok(Self { rows, sample, columns, row_bytes, groups, key_samples, derived })
     }
 }
 
-/// What precedes the samples in a stored profile: version, rows, bytes of a row, sketches, samples by key.
-type Stored = (u32, f64, f64, Vec<ColumnSketch>, Vec<(usize, KeySample)>);
+/// What precedes the samples in a stored profile: version, rows, bytes of a row, sketches, samples by key, groups of rows.
+type Stored = (u32, f64, f64, Vec<ColumnSketch>, Vec<(usize, KeySample)>, RowGroups);
 
 fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
     FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
@@ -282,7 +286,8 @@ impl ProfileBuilder {
             self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
         let row_bytes = if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 };
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        let mut profile = TableProfile { rows, columns, row_bytes, sample, key_samples: vec![], derived };
+        let groups = RowGroups::of_sample(&columns, &sample);
+        let mut profile = TableProfile { rows, columns, row_bytes, sample, groups, key_samples: vec![], derived };
         if !profile.is_complete() {
             let mut keys: Vec<KeySampler> = self.key_samplers;
             keys.retain(|key| !profile.columns[key.column()].common_is_complete);

@@ -6,6 +6,7 @@ use datafusion::arrow::datatypes::DataType;
 use super::counter::Counter;
 use super::values::{Slot, Slots};
 use super::{COMMON_VALUES, ColumnSketch, CommonValue, Degrees, Domain, HISTOGRAM_BOUNDS, Histogram, Value};
+use crate::relative::{BINS, VALUE_BINS, bin_of};
 
 /// Longest string kept as a common value or histogram bound, in bytes; longer ones are cut at a character.
 const MAX_TEXT: usize = 128;
@@ -102,7 +103,7 @@ impl ColumnSketchBuilder {
             histogram(&values)
         };
         stretch(&mut histogram, min.as_ref(), max.as_ref());
-        ColumnSketch {
+        let mut sketch = ColumnSketch {
             domain: self.domain,
             rows: self.rows as f64,
             nulls: self.nulls as f64,
@@ -113,7 +114,11 @@ impl ColumnSketchBuilder {
             common_is_complete,
             histogram,
             degrees,
-        }
+            bins: [0.0; BINS],
+        };
+        let counted = common_is_complete || (degrees.exact && !is_text);
+        sketch.bins = if counted { bins(&sketch, &values) } else { sampled_bins(&sketch, sample) };
+        sketch
     }
 
     /// The distinct values of the sample with their counts: exact where the counter kept them, scaled up from the sample
@@ -179,6 +184,30 @@ fn common(values: &[(Value, f64)]) -> Vec<CommonValue> {
         .filter(|&i| !matches!(&values[i].0, Value::Text(text) if text.len() > MAX_TEXT))
         .map(|i| CommonValue { value: values[i].0.clone(), rows: values[i].1 })
         .collect()
+}
+
+/// Rows per bin of the relative encoding, from all values with their rows.
+fn bins(sketch: &ColumnSketch, values: &[(Value, f64)]) -> [f64; BINS] {
+    let mut bins = [0.0; BINS];
+    for (value, rows) in values {
+        bins[bin_of(sketch.relative(value))] += rows;
+    }
+    bins[VALUE_BINS] = sketch.nulls + sketch.non_finite;
+    bins
+}
+
+/// The same from the rows of a sample, scaled to the rows with a value.
+fn sampled_bins(sketch: &ColumnSketch, sample: &ArrayRef) -> [f64; BINS] {
+    let mut bins = [0.0; BINS];
+    for value in sketch.relative_values(sample) {
+        bins[bin_of(value)] += 1.0;
+    }
+    let without = sketch.nulls + sketch.non_finite;
+    let present: f64 = bins[..VALUE_BINS].iter().sum();
+    let scale = if present > 0.0 { (sketch.rows - without).max(0.0) / present } else { 0.0 };
+    bins[..VALUE_BINS].iter_mut().for_each(|rows| *rows *= scale);
+    bins[VALUE_BINS] = without;
+    bins
 }
 
 fn sampled_histogram(sample: &ArrayRef) -> Histogram {

@@ -11,6 +11,8 @@ pub(crate) use values::{Slot, Slots};
 
 use serde::{Deserialize, Serialize};
 
+use crate::relative::BINS;
+
 /// Number of common values kept per column.
 pub const COMMON_VALUES: usize = 512;
 
@@ -101,6 +103,9 @@ pub struct ColumnSketch {
     pub histogram: Histogram,
     /// Degrees as a join key.
     pub degrees: Degrees,
+    /// Rows in each bin of the relative encoding ([`crate::relative::bin_of`]), the last for rows without a value. Exact for
+    /// numbers that were all counted and for text of few values, scaled up from the sample otherwise.
+    pub bins: [f64; BINS],
 }
 
 impl ColumnSketch {
