@@ -1,30 +1,55 @@
-//! Sizes of the stack, and the one list of its parameters that training and inference share.
+//! Sizes of the experts, and the one list of their parameters that training and inference share.
 //!
-//! Every model of the stack is an MLP of the same form, so the whole stack is a list of [`MlpShape`]s. Both sides walk
-//! [`ExpertConfig::parameters`]: training exports its flat parameter vector in that order, inference reads it back by name.
+//! Every model is an MLP of the same form, so each expert is a list of [`MlpShape`]s. Both sides walk [`parameters`] of that
+//! list: training exports its flat parameter vector in that order, inference reads it back by name. The data expert has
+//! sizes and weights of its own, because it is pre-trained before the rest.
 
 use relata_featurize::graph::NodeKind;
-use relata_featurize::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS};
+use relata_featurize::relative::{BINS, CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::data::cells::{DISTANCES, GATE_FEATURES, PAIR_FEATURES};
+use crate::data::histogram::BUCKET_FEATURES;
 use crate::error::ExpertsError;
 
 /// Number of numbers that the cardinality head returns: the median and the two distances to its quantiles.
 pub const HEAD_OUTPUTS: usize = 3;
 
-/// Sizes of the stack.
+/// Sizes of the data expert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// D: width of the embeddings of tables and columns.
+    pub width: usize,
+    /// S: width of a slot, the embedding of one cell; at least [`BINS`].
+    pub slot: usize,
+    /// Width of the hidden layers of the MLPs that run once per cell.
+    pub cell_hidden: usize,
+    /// Layers of these MLPs.
+    pub cell_layers: usize,
+    /// Width of the hidden layers of the MLPs that run once per row, column, table or bucket.
+    pub hidden: usize,
+    /// Layers of these MLPs (4 in the seed paper).
+    pub layers: usize,
+    /// H: kernels of the row encoder.
+    pub kernels: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { width: 64, slot: 24, cell_hidden: 48, cell_layers: 3, hidden: 64, layers: 4, kernels: 4 }
+    }
+}
+
+/// Sizes of the experts above the data expert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpertConfig {
-    /// D: width of embeddings and node states.
+    /// Width of the embeddings of the data expert.
+    pub embedding: usize,
+    /// D: width of node states.
     pub width: usize,
-    /// Width of the hidden layers of the data expert's cell and row MLPs, which run once per cell and row.
-    pub cell_hidden: usize,
-    /// Width of the hidden layers of the data expert's column and table MLPs.
-    pub data_hidden: usize,
-    /// Layers of each MLP of the data expert (4 in the seed paper).
-    pub data_layers: usize,
     /// Width of the hidden layers of the MLPs of the logical expert.
     pub node_hidden: usize,
     /// Layers of each MLP of the logical expert (6 in the seed paper).
@@ -43,7 +68,7 @@ impl Default for ExpertConfig {
     }
 }
 
-/// One MLP of the stack.
+/// One MLP of an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Module {
     /// Data expert: one cell with the statistics of its column.
@@ -54,6 +79,16 @@ pub enum Module {
     Row,
     /// Data expert: pooled rows, pooled columns and table statistics.
     Table,
+    /// Data expert, restoring: a slot -> the distribution of its values.
+    Factor,
+    /// Data expert, restoring: a column embedding -> the distribution of its values.
+    Marginal,
+    /// Data expert, restoring: the correction of a bucket's rows.
+    Bucket,
+    /// Data expert, row encoder: what one column says about another.
+    Relevance,
+    /// Data expert, row encoder: which kernel to trust.
+    Gate,
     /// Logical expert: a node of this kind.
     Node(NodeKind),
     /// Cardinality head.
@@ -68,6 +103,11 @@ impl Module {
             Module::Column => "data.column",
             Module::Row => "data.row",
             Module::Table => "data.table",
+            Module::Factor => "data.factor",
+            Module::Marginal => "data.marginal",
+            Module::Bucket => "data.bucket",
+            Module::Relevance => "data.relevance",
+            Module::Gate => "data.gate",
             Module::Node(NodeKind::Table) => "logical.table",
             Module::Node(NodeKind::Column) => "logical.column",
             Module::Node(NodeKind::Predicate) => "logical.predicate",
@@ -102,9 +142,14 @@ impl MlpShape {
         let output = if layer + 1 == self.layers { self.output } else { self.hidden };
         (input, output)
     }
+
+    /// Number of its parameters.
+    pub fn parameter_count(&self) -> usize {
+        (0..self.layers).map(|layer| self.layer(layer)).map(|(input, output)| input * output + output).sum()
+    }
 }
 
-/// One tensor of the weight file.
+/// One tensor of a weight file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterShape {
     /// Name in the weight file, `<module>.<layer>.<weight|bias>`.
@@ -113,6 +158,8 @@ pub struct ParameterShape {
     pub shape: Vec<usize>,
     /// Where it starts in the flat parameter vector.
     pub offset: usize,
+    /// Whether it belongs to the last layer of its MLP.
+    pub last: bool,
 }
 
 impl ParameterShape {
@@ -132,14 +179,100 @@ impl ParameterShape {
     }
 }
 
+/// Every tensor of MLPs, in the order of their flat parameter vector.
+pub fn parameters(shapes: &[MlpShape]) -> Vec<ParameterShape> {
+    let mut parameters = Vec::new();
+    let mut offset = 0;
+    for shape in shapes {
+        let (name, layers) = (shape.module.name(), shape.layers);
+        for layer in 0..layers {
+            let (input, output) = shape.layer(layer);
+            for (part, shape) in [("weight", vec![input, output]), ("bias", vec![output])] {
+                let count: usize = shape.iter().product();
+                let (name, last) = (format!("{name}.{layer}.{part}"), layer + 1 == layers);
+                parameters.push(ParameterShape { name, shape, offset, last });
+                offset += count;
+            }
+        }
+    }
+    parameters
+}
+
+fn check_sizes(sizes: &[(&str, usize, std::ops::RangeInclusive<usize>)]) -> Result<()> {
+    match sizes.iter().find(|(_, size, range)| !range.contains(size)) {
+        Some((name, size, range)) => {
+            Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl DataConfig {
+    /// Checks that the sizes describe a model.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Config`] names the size that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        check_sizes(&[
+            ("width", self.width, 1..=1024),
+            ("slot", self.slot, BINS..=1024),
+            ("cell_hidden", self.cell_hidden, 1..=1024),
+            ("cell_layers", self.cell_layers, 2..=16),
+            ("hidden", self.hidden, 1..=1024),
+            ("layers", self.layers, 2..=16),
+            ("kernels", self.kernels, 1..=64),
+        ])
+    }
+
+    /// Every MLP, in the order of the flat parameter vector.
+    ///
+    /// # Shapes
+    ///
+    /// | module | input | output |
+    /// |---|---|---|
+    /// | cell | cell features ++ column statistics | S |
+    /// | column | hidden cells (mean over rows) ++ cell features of the whole column ++ column statistics | D |
+    /// | row | hidden cells (mean over columns) | D |
+    /// | table | D (mean over rows) ++ D (mean over columns) ++ table statistics | D |
+    /// | factor | S | bins |
+    /// | marginal | D | bins |
+    /// | bucket | bucket features ++ D of the table ++ D (mean over its columns) | 1 |
+    /// | relevance | pair features | distances x H |
+    /// | gate | gate features x H ++ 2 | H |
+    pub fn shapes(&self) -> Vec<MlpShape> {
+        let (width, cell) = (self.width, CELL_FEATURES + COLUMN_STATISTICS);
+        let mlp = |module, input, hidden, output, layers| MlpShape { module, input, hidden, output, layers };
+        vec![
+            mlp(Module::Cell, cell, self.cell_hidden, self.slot, self.cell_layers),
+            mlp(Module::Column, self.cell_hidden + cell, self.hidden, width, self.layers),
+            mlp(Module::Row, self.cell_hidden, self.cell_hidden, width, self.layers),
+            mlp(Module::Table, 2 * width + TABLE_STATISTICS, self.hidden, width, self.layers),
+            mlp(Module::Factor, self.slot, self.cell_hidden, BINS, self.cell_layers),
+            mlp(Module::Marginal, width, self.hidden, BINS, self.cell_layers),
+            mlp(Module::Bucket, BUCKET_FEATURES + 2 * width, self.hidden, 1, self.layers),
+            mlp(Module::Relevance, PAIR_FEATURES, self.hidden, DISTANCES * self.kernels, self.cell_layers),
+            mlp(Module::Gate, GATE_FEATURES * self.kernels + 2, self.hidden, self.kernels, self.cell_layers),
+        ]
+    }
+
+    /// Every tensor, in the order of the flat parameter vector.
+    pub fn parameters(&self) -> Vec<ParameterShape> {
+        parameters(&self.shapes())
+    }
+
+    /// Length of the flat parameter vector.
+    pub fn parameter_count(&self) -> usize {
+        self.shapes().iter().map(MlpShape::parameter_count).sum()
+    }
+}
+
 impl ExpertConfig {
     /// The default stack of width `width`.
     pub fn with_width(width: usize) -> Self {
         Self {
+            embedding: DataConfig::default().width,
             width,
-            cell_hidden: 32,
-            data_hidden: 64,
-            data_layers: 4,
             node_hidden: 2 * width,
             node_layers: 3,
             head_hidden: 64,
@@ -154,21 +287,14 @@ impl ExpertConfig {
     ///
     /// [`ExpertsError::Config`] names the size that is out of range.
     pub fn validate(&self) -> Result<()> {
-        let sizes = [
+        check_sizes(&[
+            ("embedding", self.embedding, 1..=1024),
             ("width", self.width, 1..=1024),
-            ("cell_hidden", self.cell_hidden, 1..=1024),
-            ("data_hidden", self.data_hidden, 1..=1024),
-            ("data_layers", self.data_layers, 2..=16),
             ("node_hidden", self.node_hidden, 1..=1024),
             ("node_layers", self.node_layers, 2..=16),
             ("head_hidden", self.head_hidden, 1..=1024),
             ("head_layers", self.head_layers, 2..=16),
-        ];
-        for (name, size, range) in sizes {
-            if !range.contains(&size) {
-                return Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}")));
-            }
-        }
+        ])?;
         let [lower, median, upper] = self.quantiles;
         if !(0.0 < lower && lower < median && median < upper && upper < 1.0) {
             return Err(ExpertsError::Config(format!("quantiles {:?} do not increase in (0, 1)", self.quantiles)));
@@ -176,66 +302,41 @@ impl ExpertConfig {
         Ok(())
     }
 
-    /// Shape of the MLP `module`.
+    /// Every MLP, in the order of the flat parameter vector.
     ///
     /// # Shapes
     ///
     /// | module | input | output |
     /// |---|---|---|
-    /// | cell | cell features ++ column statistics | D |
-    /// | column | D (mean over its cells) ++ column statistics | D |
-    /// | row | D (mean over its cells) | D |
-    /// | table | D (mean over rows) ++ D (mean over columns) ++ table statistics | D |
-    /// | node | features ++ D if embedded ++ D per role | D |
+    /// | node | features ++ embedding if embedded ++ D per role | D |
     /// | cardinality | D | 3 |
-    pub fn mlp(&self, module: Module) -> MlpShape {
+    pub fn shapes(&self) -> Vec<MlpShape> {
         let width = self.width;
-        let (input, hidden, output, layers) = match module {
-            Module::Cell => (CELL_FEATURES + COLUMN_STATISTICS, self.cell_hidden, width, self.data_layers),
-            Module::Column => (width + COLUMN_STATISTICS, self.data_hidden, width, self.data_layers),
-            Module::Row => (width, self.cell_hidden, width, self.data_layers),
-            Module::Table => (2 * width + TABLE_STATISTICS, self.data_hidden, width, self.data_layers),
-            Module::Node(kind) => {
-                let states = kind.roles() + usize::from(kind.embedded());
-                (kind.features() + states * width, self.node_hidden, width, self.node_layers)
-            }
-            Module::Cardinality => (width, self.head_hidden, HEAD_OUTPUTS, self.head_layers),
+        let node = |kind: NodeKind| MlpShape {
+            module: Module::Node(kind),
+            input: kind.features() + kind.roles() * width + usize::from(kind.embedded()) * self.embedding,
+            hidden: self.node_hidden,
+            output: width,
+            layers: self.node_layers,
         };
-        MlpShape { module, input, hidden, output, layers }
-    }
-
-    /// Every MLP, in the order of the flat parameter vector.
-    pub fn modules() -> impl Iterator<Item = Module> {
-        [Module::Cell, Module::Column, Module::Row, Module::Table]
-            .into_iter()
-            .chain(NodeKind::ALL.map(Module::Node))
-            .chain([Module::Cardinality])
+        let head = MlpShape {
+            module: Module::Cardinality,
+            input: width,
+            hidden: self.head_hidden,
+            output: HEAD_OUTPUTS,
+            layers: self.head_layers,
+        };
+        NodeKind::ALL.into_iter().map(node).chain([head]).collect()
     }
 
     /// Every tensor, in the order of the flat parameter vector.
     pub fn parameters(&self) -> Vec<ParameterShape> {
-        let mut parameters = Vec::new();
-        let mut offset = 0;
-        for shape in Self::modules().map(|module| self.mlp(module)) {
-            for layer in 0..shape.layers {
-                let (input, output) = shape.layer(layer);
-                let name = shape.module.name();
-                parameters.push(ParameterShape {
-                    name: format!("{name}.{layer}.weight"),
-                    shape: vec![input, output],
-                    offset,
-                });
-                offset += input * output;
-                parameters.push(ParameterShape { name: format!("{name}.{layer}.bias"), shape: vec![output], offset });
-                offset += output;
-            }
-        }
-        parameters
+        parameters(&self.shapes())
     }
 
     /// Length of the flat parameter vector.
     pub fn parameter_count(&self) -> usize {
-        self.parameters().last().map_or(0, |last| last.range().end)
+        self.shapes().iter().map(MlpShape::parameter_count).sum()
     }
 }
 
@@ -245,22 +346,27 @@ mod tests {
 
     #[test]
     fn parameters_are_contiguous_and_named_once() {
-        let config = ExpertConfig::default();
-        let parameters = config.parameters();
-        let mut offset = 0;
+        let (data, experts) = (DataConfig::default(), ExpertConfig::default());
         let mut names = std::collections::BTreeSet::new();
-        for parameter in &parameters {
-            assert_eq!(parameter.offset, offset);
-            offset = parameter.range().end;
-            assert!(names.insert(parameter.name.clone()), "{} twice", parameter.name);
+        for (parameters, count) in
+            [(data.parameters(), data.parameter_count()), (experts.parameters(), experts.parameter_count())]
+        {
+            let mut offset = 0;
+            for parameter in &parameters {
+                assert_eq!(parameter.offset, offset);
+                offset = parameter.range().end;
+                assert!(names.insert(parameter.name.clone()), "{} twice", parameter.name);
+            }
+            assert_eq!(offset, count);
         }
-        assert_eq!(offset, config.parameter_count());
-        assert!(offset * 4 <= 5_000_000, "{offset} parameters are more than 5 MB");
+        assert!(data.parameter_count() * 4 <= 2_000_000, "the data expert is larger than 2 MB");
+        assert!((data.parameter_count() + experts.parameter_count()) * 4 <= 5_000_000, "the experts exceed 5 MB");
     }
 
     #[test]
     fn refuses_impossible_sizes() {
-        assert!(ExpertConfig::default().validate().is_ok());
+        assert!(ExpertConfig::default().validate().is_ok() && DataConfig::default().validate().is_ok());
+        assert!(DataConfig { slot: BINS - 1, ..DataConfig::default() }.validate().is_err());
         assert!(ExpertConfig { width: 0, ..ExpertConfig::default() }.validate().is_err());
         assert!(ExpertConfig { node_layers: 1, ..ExpertConfig::default() }.validate().is_err());
         assert!(ExpertConfig { quantiles: [0.5, 0.5, 0.9], ..ExpertConfig::default() }.validate().is_err());

@@ -1,12 +1,13 @@
 //! Random but valid tables, graphs and weights, for tests, benches and the golden forward pass.
 
 use relata_featurize::graph::{Edge, EmbeddingRef, FeatureGraph, Node, NodeKind};
-use relata_featurize::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
+use relata_featurize::relative::{BINS, CELL_FEATURES, COLUMN_STATISTICS, LOG_SCALE, TABLE_STATISTICS, TableInput};
 
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::config::ExpertConfig;
+use crate::config::{DataConfig, ExpertConfig, ParameterShape};
+use crate::data::DataExpert;
 use crate::heads::CardinalityQuantiles;
 use crate::stack::ExpertStack;
 
@@ -46,24 +47,55 @@ impl Noise {
 }
 
 /// A flat parameter vector of the scale of a trained one; no layer is zero.
-pub fn parameters(config: &ExpertConfig, seed: u64) -> Vec<f32> {
+pub fn parameters(shapes: &[ParameterShape], seed: u64) -> Vec<f32> {
     let mut noise = Noise::new(seed);
-    let mut values = Vec::with_capacity(config.parameter_count());
-    for parameter in config.parameters() {
+    let mut values = Vec::new();
+    for parameter in shapes {
         let scale = (2.0 / parameter.shape[0] as f32).sqrt() * if parameter.shape.len() == 1 { 0.1 } else { 1.0 };
         values.extend(noise.vector(parameter.len()).into_iter().map(|value| value * scale));
     }
     values
 }
 
-/// A table of `rows` sampled rows and `columns` columns.
+/// A data expert whose embeddings have width `width`.
+///
+/// # Errors
+///
+/// None for a width that is not 0.
+pub fn data_expert(width: usize, seed: u64) -> Result<DataExpert> {
+    let config = DataConfig { width, ..DataConfig::default() };
+    DataExpert::from_parameters(&config, &parameters(&config.parameters(), seed))
+}
+
+/// A stack whose states have width `width`, above a data expert of half that width.
+///
+/// # Errors
+///
+/// None for a width above 1.
+pub fn stack(width: usize, seed: u64) -> Result<ExpertStack> {
+    let config = ExpertConfig { embedding: width / 2, ..ExpertConfig::with_width(width) };
+    let parameters = parameters(&config.parameters(), seed);
+    ExpertStack::from_parameters(data_expert(width / 2, seed)?, &config, &parameters, &[])
+}
+
+/// A table of `columns` columns with `rows` - 1 groups of rows.
 pub fn table(rows: usize, columns: usize, seed: u64) -> TableInput {
     let mut noise = Noise::new(seed);
     let mut unit = |count: usize| (0..count).map(|_| noise.unit()).collect::<Vec<_>>();
+    let mut cells = unit(rows * columns * CELL_FEATURES);
+    for cell in cells.chunks_exact_mut(CELL_FEATURES) {
+        let total: f32 = cell[..BINS].iter().sum();
+        cell[..BINS].iter_mut().for_each(|share| *share = (*share / total).max(1e-7).ln() / LOG_SCALE);
+    }
+    let mut shares = unit(rows);
+    shares.iter_mut().take(1).for_each(|whole| *whole = 0.0);
+    let total: f32 = shares.iter().sum::<f32>().max(1e-6);
+    shares.iter_mut().for_each(|share| *share /= total);
     TableInput {
         rows,
         columns,
-        cells: unit(rows * columns * CELL_FEATURES),
+        cells,
+        shares,
         column_statistics: unit(columns * COLUMN_STATISTICS),
         table_statistics: unit(TABLE_STATISTICS),
     }

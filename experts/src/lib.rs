@@ -3,7 +3,7 @@
 //! The walk of one query through this crate, after the foundation database model (seed paper, section 3.1):
 //!
 //! 1. [`data`]: the sample and statistics of a table -> an embedding of the table and one of each column. Computed once per
-//!    table and cached by the caller.
+//!    table and cached by the caller. It is pre-trained to restore the table, before and apart from the rest.
 //! 2. [`logical`]: a plan as a feature graph -> a state per node, by typed message passing from the tables up.
 //!    [`message_passing`] orders the nodes of many plans into few large products.
 //! 3. [`heads`]: the state of a node -> the residual of its cardinality over the analytical estimate, with an interval that
@@ -19,11 +19,10 @@
 //! Shape letters: B batch, N nodes, E edges, F features, D width, R rows, C columns.
 //!
 //! ```
-//! use relata_experts::{ExpertStack, config::ExpertConfig, fixture};
+//! use relata_experts::fixture;
 //!
 //! # fn main() -> relata_experts::Result<()> {
-//! let config = ExpertConfig::with_width(16);
-//! let stack = ExpertStack::from_parameters(&config, &fixture::parameters(&config, 1), &[])?;
+//! let stack = fixture::stack(16, 1)?;
 //! let tables = [fixture::table(100, 3, 1), fixture::table(50, 2, 2)];
 //! let embeddings = [stack.embed_table(&tables[0])?, stack.embed_table(&tables[1])?];
 //! let estimates = stack.forward(&fixture::graph(2, &tables, 3), &embeddings)?;

@@ -17,13 +17,14 @@ use crate::mlp::{Mlp, normalise};
 #[derive(Debug, Clone)]
 pub struct LogicalExpert {
     width: usize,
+    embedding: usize,
     nodes: [Mlp; NodeKind::ALL.len()],
 }
 
 impl LogicalExpert {
     /// Takes its models out of a stack of sizes `config`; `mlp` builds one of them.
     pub(crate) fn new(config: &ExpertConfig, mlp: impl Fn(Module) -> Mlp) -> Self {
-        Self { width: config.width, nodes: NodeKind::ALL.map(|kind| mlp(Module::Node(kind))) }
+        Self { width: config.width, embedding: config.embedding, nodes: NodeKind::ALL.map(|kind| mlp(Module::Node(kind))) }
     }
 
     fn mlp(&self, kind: NodeKind) -> &Mlp {
@@ -34,7 +35,7 @@ impl LogicalExpert {
     ///
     /// # Shapes
     ///
-    /// `features: [F]`, `embedding: [D]` (zero if absent; ignored unless the kind is embedded), `roles: [roles][D]`, each
+    /// `features: [F]`, `embedding` of the data expert's width (zero if absent; ignored unless the kind is embedded), `roles: [roles][D]`, each
     /// the sum of the states of that role's inputs -> `out: [D]`.
     ///
     /// # Errors
@@ -57,10 +58,10 @@ impl LogicalExpert {
         input.extend_from_slice(features);
         if kind.embedded() {
             if let Some(embedding) = embedding {
-                check_length("embedding of a node", self.width, embedding.len())?;
+                check_length("embedding of a node", self.embedding, embedding.len())?;
                 input.extend_from_slice(embedding);
             } else {
-                input.resize(features.len() + self.width, 0.0);
+                input.resize(features.len() + self.embedding, 0.0);
             }
         }
         for role in roles {
@@ -78,7 +79,7 @@ impl LogicalExpert {
     ///
     /// # Shapes
     ///
-    /// `embedding: row -> [D]` (None is zero) -> `[N, D]`
+    /// `embedding: row ->` an embedding of the data expert (None is zero) -> `[N, D]`
     ///
     /// # Errors
     ///
@@ -103,10 +104,10 @@ impl LogicalExpert {
         for (row, input) in input.chunks_exact_mut(stride).enumerate() {
             input[..features].copy_from_slice(&group.features[row * features..(row + 1) * features]);
             if let Some(values) = group.embeddings.get(row).and_then(|&index| embedding(index)) {
-                input[features..features + width].copy_from_slice(values);
+                input[features..features + self.embedding].copy_from_slice(values);
             }
         }
-        let mut column = features + usize::from(group.kind.embedded()) * width;
+        let mut column = features + usize::from(group.kind.embedded()) * self.embedding;
         for role in &group.roles {
             for (&source, &target) in role.sources.iter().zip(&role.targets) {
                 let (source, target) = (source as usize * width, target as usize * stride + column);

@@ -5,7 +5,7 @@
 
 use multiversion::multiversion;
 
-use crate::config::MlpShape;
+use crate::config::{MlpShape, Module};
 
 /// Columns of the register tile of [`affine`]: one AVX-512 register, two AVX2 registers.
 const LANES: usize = 16;
@@ -52,6 +52,17 @@ impl Mlp {
             })
             .collect();
         Self { layers }
+    }
+
+    /// The MLP `module` of an expert with MLPs `shapes` and the flat vector `parameters`.
+    ///
+    /// # Panics
+    ///
+    /// If `parameters` is shorter than the shapes say, or none of them is of `module`.
+    pub(crate) fn of(module: Module, shapes: &[MlpShape], parameters: &[f32]) -> Self {
+        let index = shapes.iter().position(|shape| shape.module == module).unwrap_or(shapes.len());
+        let first: usize = shapes[..index].iter().map(MlpShape::parameter_count).sum();
+        Self::new(shapes[index], &parameters[first..])
     }
 
     /// F: length of the input.
@@ -226,7 +237,6 @@ fn tile<const R: usize, const C: usize, const FMA: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Module;
     use crate::fixture::Noise;
 
     /// Definition of [`affine`], the oracle.

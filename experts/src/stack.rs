@@ -48,38 +48,53 @@ impl ExpertStack {
         Self::from_bytes(weights::PRETRAINED_WEIGHTS, weights::PRETRAINED_MANIFEST)
     }
 
-    /// The stack of a weight file and its manifest.
+    /// The stack of a weight file and its manifest, above the data expert that ships with this crate.
     ///
     /// # Errors
     ///
-    /// Whatever makes the weights unusable: damage, another checksum than the manifest's, another feature layout, tensors
-    /// that do not fit the configuration or are not finite.
+    /// Whatever makes the weights unusable: damage, another checksum than the manifest's, another feature layout, training
+    /// above another data expert, tensors that do not fit the configuration or are not finite.
     pub fn from_bytes(weights: &[u8], manifest: &[u8]) -> Result<Self> {
+        Self::above(DataExpert::pretrained()?, weights, manifest)
+    }
+
+    /// The stack of a weight file and its manifest, above a data expert.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::from_bytes`].
+    pub fn above(data: DataExpert, weights: &[u8], manifest: &[u8]) -> Result<Self> {
         let (manifest, parameters) = weights::load(weights, manifest)?;
-        let mut stack = Self::from_parameters(&manifest.config, &parameters, &manifest.conformal)?;
+        let found = data.manifest().map_or_else(String::new, |data| data.sha256.clone());
+        if found != manifest.data_sha256 {
+            return Err(ExpertsError::Checksum { expected: manifest.data_sha256, found });
+        }
+        let mut stack = Self::from_parameters(data, &manifest.config, &parameters, &manifest.conformal)?;
         stack.manifest = Some(manifest);
         Ok(stack)
     }
 
-    /// The stack of a flat parameter vector, in the order of [`ExpertConfig::parameters`].
+    /// The stack of a data expert and a flat parameter vector, in the order of [`ExpertConfig::parameters`].
     ///
     /// # Errors
     ///
     /// [`ExpertsError::Config`], [`ExpertsError::Shape`] or [`ExpertsError::NotFinite`].
-    pub fn from_parameters(config: &ExpertConfig, parameters: &[f32], conformal: &[ConformalOffset]) -> Result<Self> {
+    pub fn from_parameters(
+        data: DataExpert,
+        config: &ExpertConfig,
+        parameters: &[f32],
+        conformal: &[ConformalOffset],
+    ) -> Result<Self> {
         config.validate()?;
+        check_length("embeddings of the data expert", config.embedding, data.config().width)?;
         check_length("parameters", config.parameter_count(), parameters.len())?;
         check_finite("the parameter vector", parameters)?;
-        let shapes = config.parameters();
-        let mlp = |module: Module| {
-            let prefix = format!("{}.", module.name());
-            let first = shapes.iter().find(|shape| shape.name.starts_with(&prefix)).map_or(0, |shape| shape.offset);
-            Mlp::new(config.mlp(module), &parameters[first..])
-        };
+        let shapes = config.shapes();
+        let mlp = |module: Module| Mlp::of(module, &shapes, parameters);
         Ok(Self {
             config: config.clone(),
             manifest: None,
-            data: DataExpert::new(config, mlp),
+            data,
             logical: LogicalExpert::new(config, mlp),
             cardinality: CardinalityHead::new(mlp(Module::Cardinality), conformal),
         })
@@ -90,7 +105,12 @@ impl ExpertStack {
         &self.config
     }
 
-    /// D: length of embeddings and states.
+    /// The data expert.
+    pub fn data(&self) -> &DataExpert {
+        &self.data
+    }
+
+    /// D: length of states.
     pub fn width(&self) -> usize {
         self.config.width
     }
@@ -113,7 +133,7 @@ impl ExpertStack {
     ///
     /// # Shapes
     ///
-    /// `features: [F]`, `embedding: [D]`, `roles: [roles][D]` -> `out: [D]`
+    /// `features: [F]`, `embedding` of the data expert's width, `roles: [roles][D]` -> `out: [D]`
     ///
     /// # Errors
     ///
@@ -176,7 +196,7 @@ impl ExpertStack {
 }
 
 /// The embedding that `reference` names.
-fn embedding(tables: &[TableEmbedding], reference: EmbeddingRef) -> Result<Option<&[f32]>> {
+pub(crate) fn embedding(tables: &[TableEmbedding], reference: EmbeddingRef) -> Result<Option<&[f32]>> {
     let table = |table: u32| {
         tables
             .get(table as usize)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Result;
-use crate::config::ExpertConfig;
+use crate::config::{DataConfig, ExpertConfig, ParameterShape};
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::heads::ConformalOffset;
 
@@ -18,6 +18,50 @@ pub const PRETRAINED_WEIGHTS: &[u8] = include_bytes!("../weights/relata.safetens
 /// Their manifest.
 pub const PRETRAINED_MANIFEST: &[u8] = include_bytes!("../weights/manifest.json");
 
+/// The weights of the data expert that ship with this crate.
+pub const DATA_WEIGHTS: &[u8] = include_bytes!("../weights/data.safetensors");
+
+/// Their manifest.
+pub const DATA_MANIFEST: &[u8] = include_bytes!("../weights/data.json");
+
+/// Where the weights of the data expert come from, and what they need to be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataManifest {
+    /// SHA-256 of the weight file, hexadecimal.
+    pub sha256: String,
+    /// [`LAYOUT_VERSION`] of the tables it was trained on.
+    pub layout_version: u32,
+    /// The sizes.
+    pub config: DataConfig,
+    /// Seed of the training run.
+    pub seed: u64,
+    /// Steps of the training run that made these weights; 0 for untrained ones.
+    pub steps: u64,
+    /// The command that made it.
+    pub command: String,
+    /// Commit of the source, if it was known.
+    pub commit: Option<String>,
+    /// Databases that were trained on.
+    pub databases: Vec<String>,
+    /// Databases that were held out to choose the step.
+    pub held_out: Vec<String>,
+    /// Number of tables trained on.
+    pub tables: usize,
+    /// Errors on the held-out databases.
+    pub restored: RestorationErrors,
+}
+
+/// How well the data expert restores tables of held-out databases.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct RestorationErrors {
+    /// Mean `|ln(1 + restored) - ln(1 + rows)|` of buckets of histograms over two to five columns,
+    pub buckets: f64,
+    /// and the same without training: pulled mixtures without a correction.
+    pub buckets_untrained: f64,
+    /// Share of masked cells that were restored.
+    pub cells: f64,
+}
+
 /// Where a weight file comes from, and what it needs to be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -25,6 +69,8 @@ pub struct Manifest {
     pub sha256: String,
     /// [`LAYOUT_VERSION`] of the traces it was trained on.
     pub layout_version: u32,
+    /// SHA-256 of the weights of the data expert it was trained above.
+    pub data_sha256: String,
     /// The sizes.
     pub config: ExpertConfig,
     /// Seed of the training run.
@@ -84,24 +130,43 @@ pub fn load(weights: &[u8], manifest: &[u8]) -> Result<(Manifest, Vec<f32>)> {
         return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: manifest.layout_version });
     }
     manifest.config.validate()?;
-    let tensors = SafeTensors::deserialize(weights)?;
-    let found = sha256(weights);
-    if found != manifest.sha256 {
-        return Err(ExpertsError::Checksum { expected: manifest.sha256, found });
-    }
-    let parameters = from_tensors(&manifest.config, &tensors)?;
+    let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;
     Ok((manifest, parameters))
 }
 
-/// The flat parameter vector of a safetensors file that holds exactly the tensors of `config`.
+/// Reads and verifies a weight file of the data expert: the manifest and the flat parameter vector.
+///
+/// # Errors
+///
+/// See [`crate::data::DataExpert::from_bytes`].
+pub fn load_data(weights: &[u8], manifest: &[u8]) -> Result<(DataManifest, Vec<f32>)> {
+    let manifest: DataManifest = serde_json::from_slice(manifest)?;
+    if manifest.layout_version != LAYOUT_VERSION {
+        return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: manifest.layout_version });
+    }
+    manifest.config.validate()?;
+    let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;
+    Ok((manifest, parameters))
+}
+
+/// The parameters of a weight file with this checksum.
+fn verified(weights: &[u8], expected: &str, shapes: &[ParameterShape]) -> Result<Vec<f32>> {
+    let tensors = SafeTensors::deserialize(weights)?;
+    let found = sha256(weights);
+    if found != expected {
+        return Err(ExpertsError::Checksum { expected: expected.to_owned(), found });
+    }
+    from_tensors(shapes, &tensors)
+}
+
+/// The flat parameter vector of a safetensors file that holds exactly the tensors `shapes`.
 ///
 /// # Errors
 ///
 /// [`ExpertsError::Tensor`] for a missing, superfluous or misshaped tensor, [`ExpertsError::NotFinite`] for NaN or infinity.
-pub fn from_tensors(config: &ExpertConfig, tensors: &SafeTensors<'_>) -> Result<Vec<f32>> {
-    let shapes = config.parameters();
-    let mut parameters = Vec::with_capacity(config.parameter_count());
-    for shape in &shapes {
+pub fn from_tensors(shapes: &[ParameterShape], tensors: &SafeTensors<'_>) -> Result<Vec<f32>> {
+    let mut parameters = Vec::new();
+    for shape in shapes {
         let expected = format!("F32 {:?}", shape.shape);
         let mismatch =
             |found: String| ExpertsError::Tensor { name: shape.name.clone(), expected: expected.clone(), found };
@@ -124,13 +189,12 @@ pub fn from_tensors(config: &ExpertConfig, tensors: &SafeTensors<'_>) -> Result<
 ///
 /// # Errors
 ///
-/// [`ExpertsError::Shape`] if `parameters` is not as long as `config` says.
-pub fn to_bytes(config: &ExpertConfig, parameters: &[f32]) -> Result<Vec<u8>> {
-    check_length("parameters", config.parameter_count(), parameters.len())?;
-    let shapes = config.parameters();
+/// [`ExpertsError::Shape`] if `parameters` is not as long as `shapes` say.
+pub fn to_bytes(shapes: &[ParameterShape], parameters: &[f32]) -> Result<Vec<u8>> {
+    check_length("parameters", shapes.last().map_or(0, |last| last.range().end), parameters.len())?;
     let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
     let mut tensors = BTreeMap::new();
-    for shape in &shapes {
+    for shape in shapes {
         let range = shape.range();
         let data = &bytes[range.start * 4..range.end * 4];
         tensors.insert(shape.name.as_str(), TensorView::new(Dtype::F32, shape.shape.clone(), data)?);

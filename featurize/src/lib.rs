@@ -7,7 +7,8 @@
 //!    data it describes.
 //!    [`synopsis`] adds the rows of other tables that a sample refers to along [`foreign_key`]s.
 //! 2. [`relative`] turns a profile into the relative encoding the data expert reads: no names, ids or raw constants pass
-//!    that door.
+//!    that door. [`row_groups`] puts similar rows together, so that what columns have to do with each other gets through;
+//!    [`restoration`] holds the tasks that the data expert is pre-trained on.
 //! 3. [`join_graph`] reads the inner joins of a logical plan as relations, equi-join keys and filters, whatever the shape
 //!    of the plan.
 //! 4. [`selectivity`] runs filters on the sample and asks the sketches where the sample is silent; [`analytical`] combines
@@ -29,6 +30,8 @@ pub mod key_sample;
 pub mod logical;
 pub mod profile;
 pub mod relative;
+pub mod restoration;
+pub mod row_groups;
 pub mod sample;
 pub mod selectivity;
 pub mod sketch;

@@ -18,6 +18,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::key_sample::KeySample;
+use crate::row_groups::RowGroups;
 use crate::sample::{priority, take_rows};
 use crate::sketch::{ColumnSketch, Domain};
 use crate::synopsis::SynopsisConfig;
@@ -79,6 +80,8 @@ pub struct TableProfile {
     pub appended: f64,
     /// Who keeps profiles says here what files this one is of; empty where nobody did.
     pub files: Vec<u64>,
+    /// The rows of the sample in groups of similar ones.
+    pub groups: RowGroups,
     /// Samples by the values of a column with rows of their own, and the column.
     key_samples: Vec<(usize, KeySample)>,
     /// Those that the uniform sample amounts to, made when asked for. `[columns]`
@@ -93,6 +96,7 @@ impl PartialEq for TableProfile {
             && self.row_bytes == other.row_bytes
             && self.appended == other.appended
             && self.files == other.files
+            && self.groups == other.groups
             && self.key_samples == other.key_samples
     }
 }
@@ -159,7 +163,8 @@ impl TableProfile {
         let mut order: Vec<u32> = (0..sample.num_rows() as u32).collect();
         order.sort_by_key(|row| priority(config.seed, 0, u64::from(*row)));
         let sample = take_rows(&sample, order)?;
-        let columns: Vec<_> = self.columns.iter().zip(&next.columns).map(|(one, next)| one.merge(next)).collect();
+        let parts = self.columns.iter().zip(&next.columns).zip(sample.columns());
+        let columns: Vec<_> = parts.map(|((one, next), sample)| one.merge(next, sample)).collect();
         let row_bytes = (self.row_bytes * self.rows + next.row_bytes * next.rows) / rows.max(1.0);
         let mut key_samples = vec![];
         for (column, sketch) in columns.iter().enumerate() {
@@ -173,7 +178,8 @@ impl TableProfile {
         }
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
         let (appended, files) = (self.appended + next.rows, vec![]);
-        Self { rows, sample, columns, row_bytes, appended, files, key_samples, derived }.cut(config)
+        let groups = RowGroups::of_sample(&columns, &sample);
+        Self { rows, sample, columns, row_bytes, appended, files, groups, key_samples, derived }.cut(config)
     }
 
     /// The table's schema.
@@ -205,7 +211,7 @@ impl TableProfile {
         let keys = self.key_samples.iter().map(|(_, sample)| {
             sample.own.as_ref().map_or(0, RecordBatch::get_array_memory_size) + sample.hashes.len() * 24
         });
-        self.sample.get_array_memory_size() + values + keys.sum::<usize>()
+        self.sample.get_array_memory_size() + values + keys.sum::<usize>() + self.groups.bytes()
     }
 }
 

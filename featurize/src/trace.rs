@@ -18,7 +18,7 @@ use crate::graph::{FeatureGraph, LAYOUT_VERSION};
 use crate::relative::TableInput;
 use crate::{FeaturizeError, Result};
 
-mod columns;
+pub(crate) mod columns;
 mod executions;
 
 /// A feature graph with the true cardinalities of its nodes.
@@ -163,11 +163,11 @@ pub fn read_all(folder: &Path) -> Result<Vec<DatabaseTrace>> {
     folders.iter().map(|folder| DatabaseTrace::read(folder)).collect()
 }
 
-fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
+pub(crate) fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
     FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-fn write_batch(path: &Path, batch: RecordBatch) -> Result<()> {
+pub(crate) fn write_batch(path: &Path, batch: RecordBatch) -> Result<()> {
     let metadata = [("relata.layout".to_string(), LAYOUT_VERSION.to_string())].into();
     let schema = Arc::new(batch.schema().as_ref().clone().with_metadata(metadata));
     let batch = batch.with_schema(Arc::clone(&schema)).map_err(DataFusionError::from)?;
@@ -178,7 +178,7 @@ fn write_batch(path: &Path, batch: RecordBatch) -> Result<()> {
     Ok(())
 }
 
-fn read_batch(path: &Path) -> Result<RecordBatch> {
+pub(crate) fn read_batch(path: &Path) -> Result<RecordBatch> {
     let file = File::open(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
     let reader = FileReader::try_new_buffered(file, None).map_err(|e| damaged(path, e))?;
     let schema = reader.schema();

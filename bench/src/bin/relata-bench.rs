@@ -9,9 +9,11 @@ use relata_bench::compare::{self, CompareOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::prior::{self, PriorOptions};
 use relata_bench::profiling::{self, ProfilingOptions};
+use relata_bench::reconstruct::{self, ReconstructOptions};
 use relata_bench::report::{self, ReportOptions};
 use relata_bench::run::{self, RunOptions};
 use relata_bench::score::{self, ScoreOptions};
+use relata_bench::tables::{self, TablesOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
 use relata_bench::workload::{self, WorkloadOptions};
 
@@ -28,6 +30,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write tables for the pre-training of the data expert
+    Tables(TablesOptions),
+    /// Restore histograms and masked cells of the corpus' databases of role "eval"
+    Reconstruct(ReconstructOptions),
     /// Label queries over synthetic databases and databases in folders
     Trace(TraceOptions),
     /// Write queries with their exact answers as JSON lines
@@ -68,6 +74,17 @@ async fn main() -> Result<()> {
                 .filter_map(|skip| report.skipped.get(skip).map(|count| format!("{count} {}", skip.name())))
                 .collect();
             println!("without labels: {}", skipped.join(", "));
+        }
+        Command::Tables(options) => {
+            let report = tokio::task::spawn_blocking(move || tables::run(&options)).await??;
+            println!(
+                "{} databases written, {} were complete; {} tables with {} histograms in {:.1} s",
+                report.databases, report.complete, report.tables, report.histograms, report.seconds
+            );
+        }
+        Command::Reconstruct(options) => {
+            let report = tokio::task::spawn_blocking(move || reconstruct::run(&options)).await??;
+            print!("{}", reconstruct::markdown(&report));
         }
         Command::Queries(options) => {
             println!("{} queries", workload::run(&options).await?);

@@ -3,6 +3,7 @@
 //! Each is a monotone function of the signal, so whatever made two signals depend on each other makes the columns
 //! depend on each other, whichever marginals they have.
 
+use super::Family;
 use super::random::{Random, exp, ln, normal_share_below};
 
 /// The distribution of a numeric column.
@@ -86,6 +87,18 @@ impl Marginal {
             _ => Shape::Heavy { scale: exp(random.between(0.0, 3.0)), tail: random.between(0.9, 2.5) },
         };
         Self { shape, steps: 1.0 }
+    }
+
+    /// The name of its shape.
+    pub(super) fn family(&self) -> Family {
+        match self.shape {
+            Shape::Normal { .. } => Family::Normal,
+            Shape::LogNormal { .. } => Family::LogNormal,
+            Shape::Heavy { .. } => Family::Heavy,
+            Shape::Mixture { .. } => Family::Mixture,
+            Shape::ZeroInflated { .. } => Family::ZeroInflated,
+            Shape::Uniform { .. } => Family::Uniform,
+        }
     }
 
     /// The value that belongs to a standardised signal.

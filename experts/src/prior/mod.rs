@@ -77,6 +77,7 @@ mod calendar;
 mod columns;
 mod database;
 mod demo;
+mod family;
 mod growth;
 mod keys;
 mod marginal;
@@ -91,6 +92,7 @@ use std::ops::RangeInclusive;
 
 pub use database::{Description, ForeignKey, SyntheticDatabase, SyntheticTable};
 pub use demo::demo_database;
+pub use family::{Family, family_column};
 
 use random::Random;
 

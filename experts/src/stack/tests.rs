@@ -5,8 +5,7 @@ use crate::fixture;
 use relata_featurize::graph::Node;
 
 fn stack() -> ExpertStack {
-    let config = ExpertConfig::with_width(16);
-    ExpertStack::from_parameters(&config, &fixture::parameters(&config, 1), &[]).unwrap()
+    fixture::stack(16, 1).unwrap()
 }
 
 /// Message passing as the seed paper describes it, one node after the other: the oracle.
@@ -29,7 +28,7 @@ fn node_by_node(stack: &ExpertStack, graph: &FeatureGraph, tables: &[TableEmbedd
 #[test]
 fn batched_forward_agrees_with_the_per_node_one() {
     let stack = stack();
-    let inputs = [fixture::table(7, 3, 1), fixture::table(20, 5, 2), fixture::table(0, 1, 3)];
+    let inputs = [fixture::table(7, 3, 1), fixture::table(20, 5, 2), fixture::table(1, 1, 3)];
     let tables: Vec<_> = inputs.iter().map(|table| stack.embed_table(table).unwrap()).collect();
     for relations in [0, 1, 2, 3, 12] {
         let graph = fixture::graph(relations, &inputs, relations as u64);

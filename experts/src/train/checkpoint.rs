@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Serialize;
 
 use crate::Result;
-use crate::config::ExpertConfig;
+use crate::config::ParameterShape;
 use crate::error::{ExpertsError, check_length};
 use crate::train::optimizer::AdamW;
 
@@ -34,7 +35,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`ExpertsError::Io`] if the file cannot be written.
-    pub fn write(&self, path: &Path, config: &ExpertConfig, seed: u64) -> Result<()> {
+    pub fn write(&self, path: &Path, config: &impl Serialize, seed: u64) -> Result<()> {
         let values = [
             serde_json::to_string(config)?,
             seed.to_string(),
@@ -71,7 +72,7 @@ impl Checkpoint {
     ///
     /// [`ExpertsError::Training`] if it is of another run, [`ExpertsError::Io`] or [`ExpertsError::Weights`] if it cannot
     /// be read.
-    pub fn read(path: &Path, config: &ExpertConfig, seed: u64) -> Result<Self> {
+    pub fn read(path: &Path, config: &impl Serialize, shapes: &[ParameterShape], seed: u64) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| ExpertsError::Io { path: path.to_owned(), source })?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
         let tensors = SafeTensors::deserialize(&bytes)?;
@@ -79,15 +80,16 @@ impl Checkpoint {
         let field = |name: &str| {
             metadata.get(name).ok_or_else(|| ExpertsError::Training(format!("the checkpoint has no {name}")))
         };
-        if serde_json::from_str::<ExpertConfig>(field("config")?)? != *config || *field("seed")? != seed.to_string() {
+        if *field("config")? != serde_json::to_string(config)? || *field("seed")? != seed.to_string() {
             return Err(ExpertsError::Training("the checkpoint is of another configuration or seed".to_owned()));
         }
+        let count = shapes.last().map_or(0, |last| last.range().end);
         let array = |name: &str| -> Result<Vec<f32>> {
             let data = tensors.tensor(name)?.data();
-            check_length("a checkpointed array", config.parameter_count() * 4, data.len())?;
+            check_length("a checkpointed array", count * 4, data.len())?;
             Ok(data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect())
         };
-        let mut run = AdamW::new(config, array("parameters")?);
+        let mut run = AdamW::new(shapes, array("parameters")?);
         run.step = number(field("step")?)?;
         (run.first, run.second, run.average) = (array("first")?, array("second")?, array("average")?);
         Ok(Self {
@@ -107,22 +109,24 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ExpertConfig;
     use crate::fixture;
 
     #[test]
     fn what_is_written_is_read_back() {
         let config = ExpertConfig::with_width(4);
-        let mut run = AdamW::new(&config, fixture::parameters(&config, 1));
+        let shapes = config.parameters();
+        let mut run = AdamW::new(&shapes, fixture::parameters(&shapes, 1));
         run.step = 17;
         run.first[3] = 0.5;
         let best = run.parameters.clone();
         let checkpoint = Checkpoint { run, best, best_score: 0.1 + 0.2, best_step: 9, stale: 2 };
         let path = std::env::temp_dir().join(format!("relata-checkpoint-{}.safetensors", std::process::id()));
         checkpoint.write(&path, &config, 5).unwrap();
-        assert_eq!(Checkpoint::read(&path, &config, 5).unwrap(), checkpoint);
-        assert!(matches!(Checkpoint::read(&path, &config, 6), Err(ExpertsError::Training(_))));
-        assert!(Checkpoint::read(&path, &ExpertConfig::with_width(8), 5).is_err());
+        assert_eq!(Checkpoint::read(&path, &config, &shapes, 5).unwrap(), checkpoint);
+        assert!(matches!(Checkpoint::read(&path, &config, &shapes, 6), Err(ExpertsError::Training(_))));
+        assert!(Checkpoint::read(&path, &ExpertConfig::with_width(8), &shapes, 5).is_err());
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(Checkpoint::read(&path, &config, 5), Err(ExpertsError::Io { .. })));
+        assert!(matches!(Checkpoint::read(&path, &config, &shapes, 5), Err(ExpertsError::Io { .. })));
     }
 }

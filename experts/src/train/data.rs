@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use relata_featurize::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
 use relata_featurize::trace::{self, DatabaseTrace, LabelledGraph};
 
 use crate::Result;
-use crate::error::{ExpertsError, check_finite, check_length};
+use crate::data::{DataExpert, TableEmbedding, check};
+use crate::error::ExpertsError;
 use crate::heads::{JOIN_BUCKETS, join_bucket};
 use crate::message_passing::joins;
 
@@ -22,6 +22,15 @@ pub struct Corpus {
     pub held_out: Vec<DatabaseTrace>,
     /// Number of graphs left out because they, or a table of theirs, are malformed, or because they have no label.
     pub dropped: usize,
+}
+
+/// The embeddings of the tables of databases, which training leaves as they are.
+///
+/// # Errors
+///
+/// Whatever [`DataExpert::embed`] reports.
+pub fn embed(expert: &DataExpert, databases: &[DatabaseTrace]) -> Result<Vec<Vec<TableEmbedding>>> {
+    databases.iter().map(|trace| trace.tables.iter().map(|table| expert.embed(table)).collect()).collect()
 }
 
 /// A labelled node that the cardinality head answers for.
@@ -117,22 +126,13 @@ fn read_folder(folder: &Path) -> Result<Vec<DatabaseTrace>> {
 
 /// A database without its unusable graphs; `None` if a table is malformed or nothing is left.
 fn usable(mut database: DatabaseTrace) -> Option<DatabaseTrace> {
-    if database.tables.iter().any(|table| check_table(table).is_err()) {
+    if database.tables.iter().any(|table| check(table).is_err()) {
         return None;
     }
     database.graphs.retain(|graph| {
         graph.graph.is_valid() && graph.labels.len() == graph.graph.nodes.len() && !targets(graph).is_empty()
     });
     (!database.graphs.is_empty()).then_some(database)
-}
-
-fn check_table(table: &TableInput) -> Result<()> {
-    check_length("cells of a table", table.rows * table.columns * CELL_FEATURES, table.cells.len())?;
-    check_length("column statistics of a table", table.columns * COLUMN_STATISTICS, table.column_statistics.len())?;
-    check_length("table statistics", TABLE_STATISTICS, table.table_statistics.len())?;
-    check_finite("cells", &table.cells)?;
-    check_finite("column statistics", &table.column_statistics)?;
-    check_finite("table statistics", &table.table_statistics)
 }
 
 /// A chunk of a batch: graphs of one database.

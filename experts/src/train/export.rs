@@ -26,10 +26,11 @@ pub fn write(
     command: String,
     commit: Option<String>,
 ) -> Result<Manifest> {
-    let weights = to_bytes(&config.experts, &fitted.parameters)?;
+    let weights = to_bytes(&config.experts.parameters(), &fitted.parameters)?;
     let manifest = Manifest {
         sha256: sha256(&weights),
         layout_version: LAYOUT_VERSION,
+        data_sha256: config.data.manifest().map_or_else(String::new, |data| data.sha256.clone()),
         config: config.experts.clone(),
         seed: config.seed,
         steps: fitted.step,
@@ -41,18 +42,20 @@ pub fn write(
         left_out_coverage: fitted.left_out_coverage,
     };
     let json = serde_json::to_vec_pretty(&manifest)?;
-    let golden = fixture::golden(&ExpertStack::from_bytes(&weights, &json)?)?;
+    let golden = fixture::golden(&ExpertStack::above(config.data.clone(), &weights, &json)?)?;
+    let golden = serde_json::to_vec_pretty(&golden)?;
+    write_files(folder, [("relata.safetensors", weights), ("manifest.json", json), ("golden.json", golden)])?;
+    Ok(manifest)
+}
+
+/// Writes files into a folder, which it creates if need be.
+pub(crate) fn write_files<const N: usize>(folder: &Path, files: [(&str, Vec<u8>); N]) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|source| ExpertsError::Io { path: folder.to_owned(), source })?;
-    let files = [
-        ("relata.safetensors", weights),
-        ("manifest.json", json),
-        ("golden.json", serde_json::to_vec_pretty(&golden)?),
-    ];
     for (name, bytes) in files {
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(|source| ExpertsError::Io { path, source })?;
     }
-    Ok(manifest)
+    Ok(())
 }
 
 fn describe(corpus: &Corpus) -> weights::Corpus {

@@ -1,7 +1,5 @@
-//! The training loop: data expert, logical expert and head together, end to end, on the labels of whole plans.
-//!
-//! The seed paper pre-trains the experts one after the other (section 3.2); trained together on plan labels, the embeddings
-//! learn what the estimates need, from one corpus and in one run. A step depends on the seed and its number only, so that a
+//! The training loop: logical expert and head together, on the labels of whole plans, above a data expert that stays as it
+//! was pre-trained ([`crate::train::pretrain`]), as in the seed paper (section 3.2). A step depends on the seed and its number only, so that a
 //! resumed run goes on exactly as it would have.
 
 use std::path::PathBuf;
@@ -12,15 +10,16 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::Result;
-use crate::config::ExpertConfig;
+use crate::config::{ExpertConfig, Module};
+use crate::data::DataExpert;
 use crate::error::ExpertsError;
 use crate::heads::ConformalOffset;
 use crate::stack::ExpertStack;
-use crate::train::batch::{Batch, TableSample};
+use crate::train::batch::Batch;
 use crate::train::calibrate::{conformal_offsets, left_out_coverage};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::curve::Point;
-use crate::train::data::{Chunk, Corpus, epoch};
+use crate::train::data::{Chunk, Corpus, embed, epoch};
 use crate::train::evaluate::{self, Outcome};
 use crate::train::model::TrainingStack;
 use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
@@ -29,11 +28,13 @@ use crate::weights::HeldOutErrors;
 /// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct FitConfig {
-    /// Sizes of the stack.
+    /// The data expert.
+    pub data: DataExpert,
+    /// Sizes of the experts above it.
     pub experts: ExpertConfig,
     /// Optimizer.
     pub optimizer: AdamWConfig,
-    /// Seed of the parameters, the batches and the drawn rows.
+    /// Seed of the parameters and the batches.
     pub seed: u64,
     /// Number of steps.
     pub steps: u64,
@@ -41,8 +42,9 @@ pub struct FitConfig {
     pub graphs: usize,
     /// Databases in a batch.
     pub databases: usize,
-    /// Rows and columns of a table in a batch.
-    pub sample: TableSample,
+    /// Share of nodes whose embedding is withheld from a step, below 1: dropout of whole embeddings. It is no ablation of
+    /// the data expert, whose embeddings evaluation always reads.
+    pub withheld: f32,
     /// Steps between two evaluations.
     pub evaluate_every: u64,
     /// Evaluations without an improvement after which the run stops.
@@ -55,16 +57,18 @@ pub struct FitConfig {
     pub resume: bool,
 }
 
-impl Default for FitConfig {
-    fn default() -> Self {
+impl FitConfig {
+    /// The defaults above a data expert.
+    pub fn new(data: DataExpert) -> Self {
         Self {
-            experts: ExpertConfig::default(),
+            experts: ExpertConfig { embedding: data.config().width, ..ExpertConfig::default() },
+            data,
             optimizer: AdamWConfig::default(),
             seed: 1,
             steps: 2000,
             graphs: 64,
             databases: 4,
-            sample: TableSample { rows: 64, columns: 24, withheld: 0.0 },
+            withheld: 0.0,
             evaluate_every: 200,
             patience: 10,
             checkpoint: None,
@@ -120,12 +124,13 @@ pub fn steps_per_epoch(corpus: &Corpus, graphs: usize, databases: usize) -> u64 
 /// [`crate::ExpertsError`] for an unusable configuration, corpus or checkpoint.
 pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: impl FnMut(Event<'_>)) -> Result<Fitted> {
     config.experts.validate()?;
-    if !(0.0..1.0).contains(&config.sample.withheld) {
-        return Err(ExpertsError::Config(format!("withheld is {}, allowed is [0, 1)", config.sample.withheld)));
+    if !(0.0..1.0).contains(&config.withheld) {
+        return Err(ExpertsError::Config(format!("withheld is {}, allowed is [0, 1)", config.withheld)));
     }
     let mut state = start(config)?;
     let per_epoch = steps_per_epoch(corpus, config.graphs, config.databases).max(1);
     let bucket_weights = corpus.bucket_weights();
+    let tables = embed(&config.data, &corpus.training)?;
     let mut curve = Vec::new();
     let mut batches: (u64, Vec<Vec<Chunk>>) = (u64::MAX, Vec::new());
     let mut saved = Instant::now();
@@ -139,7 +144,7 @@ pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: imp
         }
         let chunks = &batches.1[(step % per_epoch) as usize];
         let mut random = StdRng::seed_from_u64(config.seed.rotate_left(32) ^ step);
-        let batch = Batch::new(&corpus.training, chunks, &bucket_weights, config.sample, &mut random)?;
+        let batch = Batch::new(&corpus.training, &tables, chunks, &bucket_weights, config.withheld, &mut random)?;
         let (loss, gradient) = TrainingStack::new(&config.experts, &state.run.parameters, device).step(&batch);
         let rate = learning_rate(config.optimizer.learning_rate, step, config.steps);
         state.run.update(&config.optimizer, rate, &gradient);
@@ -163,9 +168,10 @@ pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: imp
 /// A fresh run, or the one of the checkpoint.
 fn start(config: &FitConfig) -> Result<Checkpoint> {
     if let Some(path) = config.checkpoint.as_ref().filter(|path| config.resume && path.exists()) {
-        return Checkpoint::read(path, &config.experts, config.seed);
+        return Checkpoint::read(path, &config.experts, &config.experts.parameters(), config.seed);
     }
-    let run = AdamW::new(&config.experts, initial_parameters(&config.experts, config.seed));
+    let shapes = config.experts.parameters();
+    let run = AdamW::new(&shapes, initial_parameters(&shapes, &[Module::Cardinality], config.seed));
     Ok(Checkpoint { best: run.average.clone(), run, best_score: f32::INFINITY, best_step: 0, stale: 0 })
 }
 
@@ -198,7 +204,8 @@ fn outcomes(
     parameters: &[f32],
     conformal: &[ConformalOffset],
 ) -> Result<Vec<Outcome>> {
-    evaluate::outcomes(&ExpertStack::from_parameters(&config.experts, parameters, conformal)?, &corpus.held_out)
+    let stack = ExpertStack::from_parameters(config.data.clone(), &config.experts, parameters, conformal)?;
+    evaluate::outcomes(&stack, &corpus.held_out)
 }
 
 /// Calibrates the best weights.

@@ -17,6 +17,7 @@ pub mod export;
 pub mod fit;
 pub mod model;
 pub mod optimizer;
+pub mod pretrain;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -3,7 +3,7 @@
 //! burn's optimizer clips each tensor by its own norm and keys its state by random parameter ids. One flat vector is clipped
 //! by its global norm, averaged, checkpointed and resumed in a few lines, and costs under a millisecond a step.
 
-use crate::config::ExpertConfig;
+use crate::config::{Module, ParameterShape};
 use crate::fixture::Noise;
 
 /// Settings of [`AdamW`].
@@ -48,10 +48,10 @@ pub struct AdamW {
 
 impl AdamW {
     /// A run that starts at `parameters`.
-    pub fn new(config: &ExpertConfig, parameters: Vec<f32>) -> Self {
+    pub fn new(shapes: &[ParameterShape], parameters: Vec<f32>) -> Self {
         let zero = vec![0.0; parameters.len()];
         let mut decays = Vec::with_capacity(parameters.len());
-        for shape in config.parameters() {
+        for shape in shapes {
             decays.extend(std::iter::repeat_n(shape.shape.len() > 1, shape.len()));
         }
         Self { step: 0, average: parameters.clone(), parameters, first: zero.clone(), second: zero, decays }
@@ -93,16 +93,16 @@ pub fn learning_rate(highest: f32, step: u64, steps: u64) -> f32 {
     highest * (0.01 + 0.99 * 0.5 * (1.0 + (std::f32::consts::PI * progress.min(1.0)).cos()))
 }
 
-/// Random parameters to start from: He-uniform weights (He et al., ICCV 2015), zero biases, and a last layer of the head
-/// close to zero, so that the untrained stack repeats the analytical estimate.
-pub fn initial_parameters(config: &ExpertConfig, seed: u64) -> Vec<f32> {
+/// Random parameters to start from: He-uniform weights (He et al., ICCV 2015), zero biases, and last layers of the `quiet`
+/// modules close to zero, so that untrained heads repeat what they correct.
+pub fn initial_parameters(shapes: &[ParameterShape], quiet: &[Module], seed: u64) -> Vec<f32> {
     let mut noise = Noise::new(seed);
-    let head = format!("{}.{}.", crate::config::Module::Cardinality.name(), config.head_layers - 1);
-    let mut parameters = Vec::with_capacity(config.parameter_count());
-    for shape in config.parameters() {
+    let mut parameters = Vec::new();
+    for shape in shapes {
+        let is_quiet = || quiet.iter().any(|module| shape.name.starts_with(&format!("{}.", module.name())));
         let scale = match shape.shape[..] {
             [_] => 0.0,
-            _ if shape.name.starts_with(&head) => 1e-3,
+            _ if shape.last && is_quiet() => 1e-3,
             [input, ..] => (3.0 / input as f32).sqrt(),
             [] => 0.0,
         };
@@ -114,11 +114,12 @@ pub fn initial_parameters(config: &ExpertConfig, seed: u64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ExpertConfig;
 
     #[test]
     fn finds_the_minimum_of_a_parabola() {
         let config = ExpertConfig::with_width(2);
-        let mut run = AdamW::new(&config, vec![1.0; config.parameter_count()]);
+        let mut run = AdamW::new(&config.parameters(), vec![1.0; config.parameter_count()]);
         let settings = AdamWConfig { weight_decay: 0.0, clip: f32::MAX, ..AdamWConfig::default() };
         for step in 0..1000 {
             let gradient: Vec<f32> = run.parameters.iter().map(|value| 2.0 * (value - 3.0)).collect();
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn skips_gradients_that_are_not_finite() {
         let config = ExpertConfig::with_width(2);
-        let mut run = AdamW::new(&config, vec![1.0; config.parameter_count()]);
+        let mut run = AdamW::new(&config.parameters(), vec![1.0; config.parameter_count()]);
         let before = run.parameters.clone();
         run.update(&AdamWConfig::default(), 0.1, &vec![f32::NAN; before.len()]);
         assert_eq!(run.parameters, before);

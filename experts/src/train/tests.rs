@@ -5,13 +5,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relata_featurize::trace::{DatabaseTrace, LabelledGraph};
 
-use super::batch::{Batch, TableSample};
-use super::data::{Chunk, Corpus, targets};
+use super::batch::Batch;
+use super::data::{Chunk, Corpus, embed, targets};
 use super::export;
 use super::fit::{FitConfig, fit};
 use super::model::TrainingStack;
 use super::optimizer::{AdamW, AdamWConfig, initial_parameters};
-use crate::config::{ExpertConfig, HEAD_OUTPUTS};
+use crate::config::{ExpertConfig, HEAD_OUTPUTS, Module};
 use crate::fixture::{self, Noise};
 use crate::heads::{CardinalityHead, JOIN_BUCKETS};
 use crate::stack::ExpertStack;
@@ -32,38 +32,38 @@ pub(crate) fn database(graphs: usize, seed: u64) -> DatabaseTrace {
     DatabaseTrace { name: format!("database-{seed}"), tables, graphs, queries: vec![], executions: vec![] }
 }
 
-const WHOLE: TableSample = TableSample { rows: 100, columns: 100, withheld: 0.0 };
-
-fn small() -> ExpertConfig {
-    ExpertConfig { cell_hidden: 8, data_hidden: 8, node_hidden: 16, head_hidden: 8, ..ExpertConfig::with_width(8) }
+fn small() -> FitConfig {
+    let experts = ExpertConfig { embedding: 8, node_hidden: 16, head_hidden: 8, ..ExpertConfig::with_width(8) };
+    FitConfig { experts, ..FitConfig::new(fixture::data_expert(8, 9).unwrap()) }
 }
 
 fn device() -> Device {
     Device::flex().autodiff()
 }
 
-fn batch(corpus: &[DatabaseTrace], sample: TableSample) -> Batch {
+fn batch(corpus: &[DatabaseTrace]) -> Batch {
     let chunks: Vec<Chunk> = corpus
         .iter()
         .enumerate()
         .map(|(database, trace)| Chunk { database, graphs: (0..trace.graphs.len()).collect() })
         .collect();
-    Batch::new(corpus, &chunks, &[1.0; JOIN_BUCKETS], sample, &mut StdRng::seed_from_u64(1)).unwrap()
+    let tables = embed(&small().data, corpus).unwrap();
+    Batch::new(corpus, &tables, &chunks, &[1.0; JOIN_BUCKETS], 0.0, &mut StdRng::seed_from_u64(1)).unwrap()
 }
 
 #[test]
 fn training_and_inference_agree() {
-    let config = small();
-    let parameters = fixture::parameters(&config, 9);
+    let FitConfig { experts: config, data, .. } = small();
+    let parameters = fixture::parameters(&config.parameters(), 9);
     let mut corpus = [database(6, 1), database(3, 7)];
-    // Tables without rows and with one row, next to full ones.
-    corpus[1].tables[1] = fixture::table(0, 2, 3);
-    corpus[1].tables[2] = fixture::table(1, 4, 3);
-    let batch = batch(&corpus, WHOLE);
+    // Tables without groups and with one, next to full ones.
+    corpus[1].tables[1] = fixture::table(1, 2, 3);
+    corpus[1].tables[2] = fixture::table(2, 4, 3);
+    let batch = batch(&corpus);
     let raw =
         TrainingStack::new(&config, &parameters, &device()).head(&batch).into_data().try_into_vec::<f32>().unwrap();
 
-    let stack = ExpertStack::from_parameters(&config, &parameters, &[]).unwrap();
+    let stack = ExpertStack::from_parameters(data, &config, &parameters, &[]).unwrap();
     let mut expected = Vec::new();
     for trace in &corpus {
         let tables: Vec<_> = trace.tables.iter().map(|table| stack.embed_table(table).unwrap()).collect();
@@ -85,9 +85,9 @@ fn training_and_inference_agree() {
 
 #[test]
 fn gradients_reach_every_parameter() {
-    let config = small();
-    let batch = batch(&[database(8, 1)], WHOLE);
-    let (loss, gradient) = TrainingStack::new(&config, &fixture::parameters(&config, 9), &device()).step(&batch);
+    let config = small().experts;
+    let batch = batch(&[database(8, 1)]);
+    let (loss, gradient) = TrainingStack::new(&config, &fixture::parameters(&config.parameters(), 9), &device()).step(&batch);
     assert!(loss.is_finite() && gradient.len() == config.parameter_count());
     for shape in config.parameters() {
         let reached = gradient[shape.range()].iter().any(|slope| slope.abs() > 0.0);
@@ -98,9 +98,9 @@ fn gradients_reach_every_parameter() {
 
 #[test]
 fn gradients_are_the_slope_of_the_loss() {
-    let config = small();
-    let batch = batch(&[database(4, 1)], WHOLE);
-    let parameters = fixture::parameters(&config, 9);
+    let config = small().experts;
+    let batch = batch(&[database(4, 1)]);
+    let parameters = fixture::parameters(&config.parameters(), 9);
     let loss = |parameters: &[f32]| TrainingStack::new(&config, parameters, &device()).step(&batch).0;
     let (_, gradient) = TrainingStack::new(&config, &parameters, &device()).step(&batch);
     // Along the gradient the loss rises by the square of its norm.
@@ -114,9 +114,10 @@ fn gradients_are_the_slope_of_the_loss() {
 
 #[test]
 fn overfits_one_batch() {
-    let config = small();
-    let batch = batch(&[database(8, 1)], WHOLE);
-    let mut run = AdamW::new(&config, initial_parameters(&config, 1));
+    let config = small().experts;
+    let batch = batch(&[database(8, 1)]);
+    let shapes = config.parameters();
+    let mut run = AdamW::new(&shapes, initial_parameters(&shapes, &[Module::Cardinality], 1));
     let settings = AdamWConfig::default();
     let losses: Vec<f32> = (0..200)
         .map(|_| {
@@ -136,15 +137,14 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     std::fs::create_dir_all(&folder).unwrap();
     let checkpoint = folder.join("checkpoint.safetensors");
     let config = FitConfig {
-        experts: small(),
         optimizer: AdamWConfig { learning_rate: 1e-2, average: 0.8, ..AdamWConfig::default() },
         steps: 40,
         graphs: 10,
         databases: 3,
-        sample: TableSample { rows: 4, columns: 3, withheld: 0.1 },
+        withheld: 0.1,
         evaluate_every: 20,
         checkpoint: Some(checkpoint.clone()),
-        ..FitConfig::default()
+        ..small()
     };
     let mut evaluations = 0;
     let fitted = fit(&corpus, &config, &device(), |event| {
@@ -156,7 +156,7 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     assert!(all.expert[0] < all.base[0], "{all:?}");
     assert!((all.coverage - 0.9).abs() < 0.05, "{all:?}");
 
-    let blind = FitConfig { sample: TableSample { withheld: 1.0, ..WHOLE }, ..config.clone() };
+    let blind = FitConfig { withheld: 1.0, ..config.clone() };
     assert!(matches!(fit(&corpus, &blind, &device(), |_| ()), Err(crate::ExpertsError::Config(_))));
 
     // The same seed gives the same weights.
@@ -166,7 +166,7 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     let manifest = export::write(&folder, &corpus, &config, &fitted, "test".to_owned(), None).unwrap();
     assert_eq!((manifest.corpus.graphs, manifest.corpus.held_out.len()), (120, 1));
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
-    let stack = ExpertStack::from_bytes(&read("relata.safetensors"), &read("manifest.json")).unwrap();
+    let stack = ExpertStack::above(config.data, &read("relata.safetensors"), &read("manifest.json")).unwrap();
     let golden: fixture::Golden = serde_json::from_slice(&read("golden.json")).unwrap();
     assert!(golden.distance(&fixture::golden(&stack).unwrap()) < 1e-6);
     std::fs::remove_dir_all(folder).unwrap();
@@ -178,7 +178,6 @@ fn a_resumed_run_goes_on_where_it_was() {
     let folder = std::env::temp_dir().join(format!("relata-resume-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let config = FitConfig {
-        experts: small(),
         steps: 8,
         graphs: 4,
         databases: 2,
@@ -186,7 +185,7 @@ fn a_resumed_run_goes_on_where_it_was() {
         resume: true,
         checkpoint: Some(folder.join("checkpoint.safetensors")),
         checkpoint_every: std::time::Duration::ZERO,
-        ..FitConfig::default()
+        ..small()
     };
     let whole = fit(&corpus, &FitConfig { checkpoint: None, ..config.clone() }, &device(), |_| ()).unwrap();
     // A run that stops in the middle, as if it had been killed after the checkpoint of step 5.

@@ -13,10 +13,11 @@ type Shapes = Vec<(String, Vec<usize>)>;
 
 /// A good weight file and its manifest.
 fn files(parameters: &[f32]) -> (Vec<u8>, Manifest) {
-    let weights = to_bytes(&config(), parameters).unwrap();
+    let weights = to_bytes(&config().parameters(), parameters).unwrap();
     let manifest = Manifest {
         sha256: sha256(&weights),
         layout_version: LAYOUT_VERSION,
+        data_sha256: sha256(DATA_WEIGHTS),
         config: config(),
         seed: 1,
         steps: 0,
@@ -36,17 +37,17 @@ fn read(weights: &[u8], manifest: &Manifest) -> Result<ExpertStack> {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let parameters = fixture::parameters(&config(), 4);
+    let parameters = fixture::parameters(&config().parameters(), 4);
     let (weights, manifest) = files(&parameters);
     let (found, read) = load(&weights, &serde_json::to_vec(&manifest).unwrap()).unwrap();
     assert_eq!(found, manifest);
     assert_eq!(read, parameters);
-    assert_eq!(weights, to_bytes(&config(), &parameters).unwrap(), "the same weights make the same file");
+    assert_eq!(weights, to_bytes(&config().parameters(), &parameters).unwrap(), "the same weights make the same file");
 }
 
 #[test]
 fn refuses_a_truncated_file() {
-    let (weights, manifest) = files(&fixture::parameters(&config(), 4));
+    let (weights, manifest) = files(&fixture::parameters(&config().parameters(), 4));
     for length in [0, 7, 100, weights.len() - 1] {
         assert!(matches!(read(&weights[..length], &manifest), Err(ExpertsError::Weights(_))), "{length} bytes");
     }
@@ -54,14 +55,14 @@ fn refuses_a_truncated_file() {
 
 #[test]
 fn refuses_another_checksum() {
-    let (mut weights, manifest) = files(&fixture::parameters(&config(), 4));
+    let (mut weights, manifest) = files(&fixture::parameters(&config().parameters(), 4));
     *weights.last_mut().unwrap() ^= 1;
     assert!(matches!(read(&weights, &manifest), Err(ExpertsError::Checksum { .. })));
 }
 
 #[test]
 fn refuses_another_layout() {
-    let (weights, mut manifest) = files(&fixture::parameters(&config(), 4));
+    let (weights, mut manifest) = files(&fixture::parameters(&config().parameters(), 4));
     manifest.layout_version += 1;
     let error = read(&weights, &manifest).unwrap_err();
     assert!(matches!(error, ExpertsError::Layout { .. }));
@@ -69,14 +70,21 @@ fn refuses_another_layout() {
 }
 
 #[test]
+fn refuses_another_data_expert() {
+    let (weights, mut manifest) = files(&fixture::parameters(&config().parameters(), 4));
+    manifest.data_sha256 = sha256(b"another");
+    assert!(matches!(read(&weights, &manifest), Err(ExpertsError::Checksum { .. })));
+}
+
+#[test]
 fn refuses_a_damaged_manifest() {
-    let (weights, _) = files(&fixture::parameters(&config(), 4));
+    let (weights, _) = files(&fixture::parameters(&config().parameters(), 4));
     assert!(matches!(ExpertStack::from_bytes(&weights, b"{"), Err(ExpertsError::Manifest(_))));
 }
 
 #[test]
 fn refuses_missing_misshaped_and_superfluous_tensors() {
-    let (_, mut manifest) = files(&fixture::parameters(&config(), 4));
+    let (_, mut manifest) = files(&fixture::parameters(&config().parameters(), 4));
     let rewrite = |change: fn(&mut Shapes)| {
         let mut shapes: Shapes = config().parameters().into_iter().map(|shape| (shape.name, shape.shape)).collect();
         change(&mut shapes);
@@ -102,7 +110,7 @@ fn refuses_missing_misshaped_and_superfluous_tensors() {
 #[test]
 fn refuses_weights_that_are_not_finite() {
     for value in [f32::NAN, f32::INFINITY] {
-        let mut parameters = fixture::parameters(&config(), 4);
+        let mut parameters = fixture::parameters(&config().parameters(), 4);
         parameters[77] = value;
         let (weights, manifest) = files(&parameters);
         assert!(matches!(read(&weights, &manifest), Err(ExpertsError::NotFinite { .. })));

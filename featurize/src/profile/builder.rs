@@ -10,6 +10,7 @@ use super::storage::stored_bytes;
 use super::{ProfileConfig, TableProfile};
 use crate::Result;
 use crate::key_sample::KeySampler;
+use crate::row_groups::RowGroups;
 use crate::sample::{Sampler, take_rows};
 use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain, KnownRange, Reading, Value, scalar_value};
 
@@ -88,6 +89,7 @@ impl ProfileBuilder {
             self.columns.into_iter().zip(sample.columns()).map(|(b, array)| b.finish(array)).collect();
         let row_bytes = if rows > 0.0 { self.bytes as f64 / rows } else { 0.0 };
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
+        let groups = RowGroups::of_sample(&columns, &sample);
         let mut profile = TableProfile {
             rows,
             columns,
@@ -95,6 +97,7 @@ impl ProfileBuilder {
             sample,
             appended: 0.0,
             files: vec![],
+            groups,
             key_samples: vec![],
             derived,
         };

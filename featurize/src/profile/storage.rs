@@ -13,6 +13,7 @@ use datafusion::error::DataFusionError;
 
 use super::TableProfile;
 use crate::key_sample::KeySample;
+use crate::row_groups::RowGroups;
 use crate::sketch::ColumnSketch;
 use crate::{FeaturizeError, Result};
 
@@ -49,7 +50,8 @@ impl TableProfile {
         let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
         let mut sketches = Vec::new();
         let merged = (self.appended, &self.files);
-        let stored = (STORED_VERSION, self.rows, self.row_bytes, merged, &self.columns, &self.key_samples);
+        let stored =
+            (STORED_VERSION, self.rows, self.row_bytes, merged, &self.columns, &self.key_samples, &self.groups);
         ciborium::into_writer(&stored, &mut sketches).map_err(|error| failed(&error))?;
         let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
         body.append(&mut sketches);
@@ -68,11 +70,11 @@ impl TableProfile {
         Ok(bytes)
     }
 
-    /// Bytes that the sketches take when they are stored.
+    /// Bytes that the sketches and the groups of rows take when they are stored.
     pub(super) fn sketch_bytes(&self) -> Result<usize> {
         let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
         let mut sketches = Vec::new();
-        ciborium::into_writer(&self.columns, &mut sketches).map_err(|error| failed(&error))?;
+        ciborium::into_writer(&(&self.columns, &self.groups), &mut sketches).map_err(|error| failed(&error))?;
         zstd::bulk::compress(&sketches, COMPRESSION).map(|bytes| bytes.len()).map_err(|error| failed(&error))
     }
 
@@ -109,10 +111,10 @@ impl TableProfile {
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
         let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
-        let (version, rows, row_bytes, (appended, files), columns, mut key_samples) = stored;
+        let (version, rows, row_bytes, (appended, files), columns, mut key_samples, groups) = stored;
         let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
         let schema = reader.schema();
-        if version != STORED_VERSION || columns.len() != schema.fields().len() {
+        if version != STORED_VERSION || columns.len() != schema.fields().len() || !groups.is_valid(columns.len()) {
             return Err(damaged(path, "of another version"));
         }
         if !columns.iter().all(|column| column.degrees.sequence.is_valid()) {
@@ -128,13 +130,13 @@ impl TableProfile {
             sample.own = Some(own);
         }
         let derived = columns.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rows, sample, columns, row_bytes, appended, files, key_samples, derived })
+        Ok(Self { rows, sample, columns, row_bytes, appended, files, groups, key_samples, derived })
     }
 }
 
 /// What precedes the samples in a stored profile: version, rows, bytes of a row, rows appended and files, sketches, samples
-/// by key.
-type Stored = (u32, f64, f64, (f64, Vec<u64>), Vec<ColumnSketch>, Vec<(usize, KeySample)>);
+/// by key, groups of rows.
+type Stored = (u32, f64, f64, (f64, Vec<u64>), Vec<ColumnSketch>, Vec<(usize, KeySample)>, RowGroups);
 
 fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
     FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }

@@ -12,6 +12,7 @@ use super::values::Slots;
 use super::{
     COMMON_VALUES, ColumnSketch, CommonValue, Degrees, Domain, HISTOGRAM_BOUNDS, Histogram, TextStatistics, Value,
 };
+use crate::relative::{BINS, VALUE_BINS, bin_of};
 
 /// Longest string kept as a common value or histogram bound, in bytes; longer ones are cut at a character.
 pub(super) const MAX_TEXT: usize = 128;
@@ -196,7 +197,7 @@ impl ColumnSketchBuilder {
             max_length: self.longest as f64,
             prefixes: PREFIXES.map(|characters| prefixes(sample, characters)),
         });
-        ColumnSketch {
+        let mut sketch = ColumnSketch {
             domain: self.domain,
             rows: self.rows as f64,
             nulls: self.nulls as f64,
@@ -211,7 +212,11 @@ impl ColumnSketchBuilder {
             degrees,
             order: self.order.order(self.range),
             text,
-        }
+            bins: [0.0; BINS],
+        };
+        let known = common_is_complete || (counted && !is_text);
+        sketch.bins = if known { bins(&sketch, &values) } else { sampled_bins(&sketch, sample) };
+        sketch
     }
 
     /// The strings with their counts, where all are known.
@@ -271,6 +276,30 @@ fn common(values: &[(Value, f64)]) -> Vec<CommonValue> {
         .filter(|&i| !matches!(&values[i].0, Value::Text(text) if text.len() > MAX_TEXT))
         .map(|i| CommonValue { value: values[i].0.clone(), rows: values[i].1 })
         .collect()
+}
+
+/// Rows per bin of the relative encoding, from all values with their rows.
+fn bins(sketch: &ColumnSketch, values: &[(Value, f64)]) -> [f64; BINS] {
+    let mut bins = [0.0; BINS];
+    for (value, rows) in values {
+        bins[bin_of(sketch.relative(value))] += rows;
+    }
+    bins[VALUE_BINS] = sketch.nulls + sketch.non_finite;
+    bins
+}
+
+/// The same from the rows of a sample, scaled to the rows with a value.
+pub(super) fn sampled_bins(sketch: &ColumnSketch, sample: &ArrayRef) -> [f64; BINS] {
+    let mut bins = [0.0; BINS];
+    for value in sketch.relative_values(sample) {
+        bins[bin_of(value)] += 1.0;
+    }
+    let without = sketch.nulls + sketch.non_finite;
+    let present: f64 = bins[..VALUE_BINS].iter().sum();
+    let scale = if present > 0.0 { (sketch.rows - without).max(0.0) / present } else { 0.0 };
+    bins[..VALUE_BINS].iter_mut().for_each(|rows| *rows *= scale);
+    bins[VALUE_BINS] = without;
+    bins
 }
 
 fn sampled_histogram(sample: &ArrayRef) -> Histogram {

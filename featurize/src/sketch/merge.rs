@@ -5,12 +5,15 @@
 
 use std::cmp::Ordering;
 
-use super::builder::{DISTINCT_HASHES, MAX_TEXT, reduce};
+use datafusion::arrow::array::ArrayRef;
+
+use super::builder::{DISTINCT_HASHES, MAX_TEXT, reduce, sampled_bins};
 use super::{COMMON_VALUES, ColumnSketch, CommonValue, Degrees, Domain, Histogram, TextStatistics, Value, ValueOrder};
+use crate::relative::BINS;
 
 impl ColumnSketch {
-    /// The sketch of this part of a column and of the part that follows it.
-    pub(crate) fn merge(&self, next: &ColumnSketch) -> ColumnSketch {
+    /// The sketch of this part of a column and of the part that follows it; `sample` is the column in a sample of both.
+    pub(crate) fn merge(&self, next: &ColumnSketch, sample: &ArrayRef) -> ColumnSketch {
         let apart = self.is_apart(next);
         let (common, common_is_complete) = merge_common(self, next);
         let common_is_exact = self.common_is_exact && next.common_is_exact && (apart || common_is_complete);
@@ -38,8 +41,10 @@ impl ColumnSketch {
             distinct_hashes,
             order: merge_order(self, next),
             text: merge_text(self, next),
+            bins: [0.0; BINS],
         };
         merged.degrees = merge_degrees(self, next, &merged, distinct, apart);
+        merged.bins = sampled_bins(&merged, sample);
         merged
     }
 

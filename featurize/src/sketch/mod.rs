@@ -18,6 +18,8 @@ pub use values::{Domain, Value, scalar_value};
 
 use serde::{Deserialize, Serialize};
 
+use crate::relative::BINS;
+
 /// Number of common values kept per column.
 pub const COMMON_VALUES: usize = 512;
 
@@ -130,6 +132,9 @@ pub struct ColumnSketch {
     pub order: ValueOrder,
     /// Lengths and prefixes, of text.
     pub text: Option<TextStatistics>,
+    /// Rows in each bin of the relative encoding ([`crate::relative::bin_of`]), the last for rows without a value. Exact for
+    /// numbers that were all counted and for text of few values, scaled up from the sample otherwise.
+    pub bins: [f64; BINS],
 }
 
 impl ColumnSketch {

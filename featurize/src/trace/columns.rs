@@ -16,23 +16,23 @@ use crate::graph::{Edge, EmbeddingRef, FeatureGraph, Node, NodeKind};
 use crate::relative::{CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};
 
 /// A list column, one list per row.
-pub(super) struct Lists<T: ArrowPrimitiveType> {
+pub(crate) struct Lists<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
     lengths: Vec<usize>,
 }
 
 impl<T: ArrowPrimitiveType> Lists<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { values: Vec::new(), lengths: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, values: impl IntoIterator<Item = T::Native>) {
+    pub(crate) fn push(&mut self, values: impl IntoIterator<Item = T::Native>) {
         let before = self.values.len();
         self.values.extend(values);
         self.lengths.push(self.values.len() - before);
     }
 
-    pub(super) fn finish(self) -> ArrayRef {
+    pub(crate) fn finish(self) -> ArrayRef {
         let field = Arc::new(Field::new_list_field(T::DATA_TYPE, false));
         let values = PrimitiveArray::<T>::new(ScalarBuffer::from(self.values), None);
         Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(self.lengths), Arc::new(values), None))
@@ -40,23 +40,25 @@ impl<T: ArrowPrimitiveType> Lists<T> {
 }
 
 /// The lists of a column that [`Lists`] wrote.
-pub(super) fn lists<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Option<Vec<Vec<T::Native>>> {
+pub(crate) fn lists<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Option<Vec<Vec<T::Native>>> {
     let array = batch.column_by_name(name)?.as_list_opt::<i32>()?;
     array.iter().map(|list| Some(list?.as_primitive_opt::<T>()?.values().to_vec())).collect()
 }
 
-pub(super) fn numbers(batch: &RecordBatch, name: &str) -> Option<Vec<u32>> {
+pub(crate) fn numbers(batch: &RecordBatch, name: &str) -> Option<Vec<u32>> {
     Some(batch.column_by_name(name)?.as_primitive_opt::<UInt32Type>()?.values().to_vec())
 }
 
-pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+pub(crate) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns).map_err(DataFusionError::from)?)
 }
 
-pub(super) fn tables(tables: &[TableInput]) -> Result<RecordBatch> {
-    let (mut cells, mut columns, mut table) = (Lists::<Float32Type>::new(), Lists::new(), Lists::<Float32Type>::new());
+pub(crate) fn tables(tables: &[TableInput]) -> Result<RecordBatch> {
+    let (mut cells, mut shares) = (Lists::<Float32Type>::new(), Lists::<Float32Type>::new());
+    let (mut columns, mut table) = (Lists::<Float32Type>::new(), Lists::<Float32Type>::new());
     for input in tables {
         cells.push(input.cells.iter().copied());
+        shares.push(input.shares.iter().copied());
         columns.push(input.column_statistics.iter().copied());
         table.push(input.table_statistics.iter().copied());
     }
@@ -66,14 +68,16 @@ pub(super) fn tables(tables: &[TableInput]) -> Result<RecordBatch> {
         ("rows", sizes(|t| t.rows)),
         ("columns", sizes(|t| t.columns)),
         ("cells", cells.finish()),
-        ("column_statistics", Lists::<Float32Type>::finish(columns)),
+        ("shares", shares.finish()),
+        ("column_statistics", columns.finish()),
         ("table_statistics", table.finish()),
     ])
 }
 
-pub(super) fn read_tables(batch: &RecordBatch) -> Option<Vec<TableInput>> {
+pub(crate) fn read_tables(batch: &RecordBatch) -> Option<Vec<TableInput>> {
     let (rows, columns) = (numbers(batch, "rows")?, numbers(batch, "columns")?);
     let mut cells = lists::<Float32Type>(batch, "cells")?;
+    let mut shares = lists::<Float32Type>(batch, "shares")?;
     let mut statistics = lists::<Float32Type>(batch, "column_statistics")?;
     let mut table = lists::<Float32Type>(batch, "table_statistics")?;
     (0..batch.num_rows())
@@ -83,10 +87,12 @@ pub(super) fn read_tables(batch: &RecordBatch) -> Option<Vec<TableInput>> {
                 rows,
                 columns,
                 cells: std::mem::take(&mut cells[i]),
+                shares: std::mem::take(&mut shares[i]),
                 column_statistics: std::mem::take(&mut statistics[i]),
                 table_statistics: std::mem::take(&mut table[i]),
             };
             let fits = input.cells.len() == rows * columns * CELL_FEATURES
+                && input.shares.len() == rows
                 && input.column_statistics.len() == columns * COLUMN_STATISTICS
                 && input.table_statistics.len() == TABLE_STATISTICS;
             fits.then_some(input)

@@ -1,27 +1,22 @@
-//! `relata-train`: fits the experts to labelled plans and writes the weight folder.
-#![expect(clippy::print_stdout, reason = "a command talks on standard output")]
+//! `relata-train plans`: fits the experts above the data expert to labelled plans.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::config::ExpertConfig;
-use relata_experts::train::batch::TableSample;
+use relata_experts::data::DataExpert;
 use relata_experts::train::data::Corpus;
 use relata_experts::train::evaluate::render;
 use relata_experts::train::fit::{Event, FitConfig, fit, steps_per_epoch};
 use relata_experts::train::optimizer::AdamWConfig;
 use relata_experts::train::{curve, export};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Fits the experts to labelled plans.
-#[derive(Debug, Parser)]
-struct Arguments {
+/// Options of the fit.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
     /// Folders with traces: databases, or folders of databases.
     #[arg(long, required = true, num_args = 1..)]
     traces: Vec<PathBuf>,
@@ -64,36 +59,27 @@ struct Arguments {
     /// Layers of the MLPs of the logical expert.
     #[arg(long, default_value_t = ExpertConfig::default().node_layers)]
     layers: usize,
-    /// Width of the hidden layers of the cell and row MLPs.
-    #[arg(long, default_value_t = ExpertConfig::default().cell_hidden)]
-    cell_hidden: usize,
     /// Graphs of one database in a batch.
-    #[arg(long, default_value_t = FitConfig::default().graphs)]
+    #[arg(long, default_value_t = 64)]
     graphs: usize,
     /// Databases in a batch.
-    #[arg(long, default_value_t = FitConfig::default().databases)]
+    #[arg(long, default_value_t = 4)]
     databases: usize,
-    /// Rows drawn from a table per step.
-    #[arg(long, default_value_t = FitConfig::default().sample.rows)]
-    rows: usize,
-    /// Columns drawn from a table per step, besides those that are read.
-    #[arg(long, default_value_t = FitConfig::default().sample.columns)]
-    columns: usize,
     /// Share of nodes whose embedding is withheld from a step, below 1.
-    #[arg(long, default_value_t = FitConfig::default().sample.withheld)]
+    #[arg(long, default_value_t = 0.0)]
     withheld: f32,
     /// Steps between two evaluations; once per epoch, but not more often than every 100 steps, unless given.
     #[arg(long)]
     evaluate_every: Option<u64>,
     /// Evaluations without an improvement after which the run stops.
-    #[arg(long, default_value_t = FitConfig::default().patience)]
+    #[arg(long, default_value_t = 10)]
     patience: u32,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+/// Fits the experts.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let corpus = Corpus::read(&arguments.traces, arguments.holdout, &arguments.holdout_databases, arguments.seed)?;
-    let config = fit_config(&arguments, &corpus);
+    let config = fit_config(arguments, &corpus)?;
     std::fs::create_dir_all(&arguments.checkpoint)
         .with_context(|| format!("cannot create {}", arguments.checkpoint.display()))?;
     println!(
@@ -147,8 +133,7 @@ fn main() -> anyhow::Result<()> {
 
     std::fs::write(&curve_file, curve::to_csv(&points))?;
     curve::plot(&points, &arguments.checkpoint.join("curve.svg"))?;
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
-    export::write(&arguments.output, &corpus, &config, &fitted, command, commit())?;
+    export::write(&arguments.output, &corpus, &config, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());
     print!("{}", render(&fitted.errors));
     if let Some(coverage) = fitted.left_out_coverage {
@@ -157,14 +142,15 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn fit_config(arguments: &Arguments, corpus: &Corpus) -> FitConfig {
+fn fit_config(arguments: &Arguments, corpus: &Corpus) -> anyhow::Result<FitConfig> {
     let per_epoch = steps_per_epoch(corpus, arguments.graphs, arguments.databases);
     let sizes = ExpertConfig::with_width(arguments.width);
-    FitConfig {
+    let defaults = FitConfig::new(DataExpert::pretrained()?);
+    Ok(FitConfig {
         experts: ExpertConfig {
+            embedding: defaults.experts.embedding,
             node_hidden: arguments.hidden.unwrap_or(sizes.node_hidden),
             node_layers: arguments.layers,
-            cell_hidden: arguments.cell_hidden,
             ..sizes
         },
         optimizer: AdamWConfig {
@@ -176,20 +162,11 @@ fn fit_config(arguments: &Arguments, corpus: &Corpus) -> FitConfig {
         steps: arguments.steps.unwrap_or_else(|| (arguments.epochs * per_epoch as f64).ceil() as u64),
         graphs: arguments.graphs,
         databases: arguments.databases,
-        sample: TableSample { rows: arguments.rows, columns: arguments.columns, withheld: arguments.withheld },
+        withheld: arguments.withheld,
         evaluate_every: arguments.evaluate_every.unwrap_or_else(|| per_epoch.max(100)),
         patience: arguments.patience,
         checkpoint: Some(arguments.checkpoint.join("checkpoint.safetensors")),
         resume: arguments.resume,
-        ..FitConfig::default()
-    }
-}
-
-/// The commit of the source: `RELATA_COMMIT`, or what git says.
-fn commit() -> Option<String> {
-    if let Ok(commit) = std::env::var("RELATA_COMMIT") {
-        return Some(commit);
-    }
-    let output = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        ..defaults
+    })
 }
