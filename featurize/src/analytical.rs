@@ -20,8 +20,10 @@ use crate::selectivity::{FilterEstimate, estimate_filters};
 use crate::sketch::ColumnSketch;
 use crate::synopsis::JoinSynopsis;
 
+mod key_filters;
 mod trees;
 
+use key_filters::KeyFilter;
 use trees::{Classes, Tree};
 
 /// Where the estimator finds the profile of a scanned table.
@@ -78,6 +80,8 @@ pub struct JoinKeys {
     pub count: usize,
     /// Share of the pairs of rows that match.
     pub selectivity: f64,
+    /// Share of the pairs of filtered rows that match, where filters on the keys of both sides are the same.
+    pub filtered_selectivity: f64,
     /// Distinct keys on the set's side.
     pub distinct_set: f64,
     /// Distinct keys of the relation.
@@ -129,7 +133,9 @@ pub struct JoinEstimator<'a> {
     selectivities: Mutex<HashMap<KeyPair, f64>>,
     /// Rows of each sampled key that pass the filters, by class and member of the graph's keys.
     passing: Vec<Vec<Option<Vec<f64>>>>,
-    /// What [`key_correlation`] said, by class, members in the set and relation.
+    /// Filters that keys of several relations have to pass, by class and member of the graph's keys.
+    key_filters: Vec<Vec<Option<KeyFilter>>>,
+    /// What [`key_correlation`] said, by class, its members in the set, and relation.
     correlations: Mutex<HashMap<(usize, RelationSet, usize), Option<KeyCorrelation>>>,
     /// The foreign-key joins that synopses cover.
     trees: Vec<Tree>,
@@ -166,6 +172,7 @@ impl<'a> JoinEstimator<'a> {
             relations: relations.collect(),
             selectivities: Mutex::default(),
             passing: vec![],
+            key_filters: vec![],
             correlations: Mutex::default(),
             trees: vec![],
             canonical: Mutex::default(),
@@ -177,6 +184,7 @@ impl<'a> JoinEstimator<'a> {
             };
             let classes = graph.classes.iter();
             estimator.passing = classes.map(|class| class.members.iter().map(passing).collect()).collect();
+            estimator.key_filters = estimator.find_key_filters();
             estimator.trees = estimator.find_trees(profiles);
         }
         estimator
@@ -188,10 +196,13 @@ impl<'a> JoinEstimator<'a> {
 
     /// How the keys of a class go together in `set` and in `relation`, and the relations of the set that are looked at.
     fn correlation(&self, class: usize, set: RelationSet, relation: usize) -> Option<(KeyCorrelation, RelationSet)> {
-        let members = self.graph.classes[class].members.iter().zip(self.passing.get(class)?);
-        let sides = members.filter_map(|(member, passing)| {
-            let passing = passing.as_deref()?;
-            Some((member.relation, SampledSide { sample: self.key_sample(member)?, passing }))
+        let members = self.graph.classes[class].members.iter().zip(self.passing.get(class)?).enumerate();
+        let filtered = self.shared_filter(class, set, relation);
+        let sides = members.filter_map(|(place, (member, passing))| {
+            let (sample, passing) = (self.key_sample(member)?, passing.as_deref()?);
+            let filter = self.key_filter_of(class, place).filter(|_| filtered.is_some());
+            let counts = filter.and_then(|filter| filter.counts.as_deref()).unwrap_or(&sample.counts);
+            Some((member.relation, SampledSide { sample, counts, passing }))
         });
         let (mut of_set, mut own) = (SmallVec::<[SampledSide<'_>; MOST_SIDES]>::new(), None);
         let mut owners = RelationSet::default();
@@ -204,9 +215,25 @@ impl<'a> JoinEstimator<'a> {
             }
         }
         let own = own?;
+        let members = self.graph.classes[class].members.iter().map(|member| RelationSet::single(member.relation));
+        let all = members.fold(RelationSet::default(), RelationSet::union).intersection(set);
         let mut known = self.correlations.lock().unwrap_or_else(PoisonError::into_inner);
-        let correlation = *known.entry((class, owners, relation)).or_insert_with(|| key_correlation(&of_set, own));
+        let correlation = *known.entry((class, all, relation)).or_insert_with(|| key_correlation(&of_set, own));
         Some((correlation?, owners))
+    }
+
+    fn key_filter_of(&self, class: usize, member: usize) -> Option<&KeyFilter> {
+        self.key_filters.get(class)?.get(member)?.as_ref()
+    }
+
+    /// The keys of a class in `set` and in `relation` that pass the filters on them; `None` where the two share no filter on
+    /// the key.
+    fn shared_filter(&self, class: usize, set: RelationSet, relation: usize) -> Option<(&KeyFilter, &KeyFilter)> {
+        let members = || self.graph.classes[class].members.iter().enumerate();
+        let of_set = members().filter(|(_, member)| set.contains(member.relation));
+        let of_set = of_set.filter_map(|(place, _)| self.key_filter_of(class, place));
+        let (own, _) = members().find(|(_, member)| member.relation == relation)?;
+        Some((of_set.min_by(|a, b| a.distinct.total_cmp(&b.distinct))?, self.key_filter_of(class, own)?))
     }
 
     /// What samples by key and synopses say together of `set` and `relation`.
@@ -264,7 +291,7 @@ impl<'a> JoinEstimator<'a> {
                 bound = bound.min(one.bound * keys.max_set.max(0.0));
             }
         }
-        let estimated = || estimate.rows * one.rows * keys.selectivity * keys.factor * residual;
+        let estimated = || estimate.rows * one.rows * keys.filtered_selectivity * keys.factor * residual;
         let rows = self.counted(both).unwrap_or_else(estimated).min(bound);
         let unfiltered = estimate.unfiltered * one.unfiltered * keys.selectivity;
         (SetEstimate { rows, unfiltered, bound }, keys)
@@ -272,7 +299,13 @@ impl<'a> JoinEstimator<'a> {
 
     /// The keys between `set` and `relation`.
     fn keys(&self, set: RelationSet, relation: usize) -> JoinKeys {
-        let mut keys = JoinKeys { selectivity: 1.0, provable: true, factor: 1.0, ..JoinKeys::default() };
+        let mut keys = JoinKeys {
+            selectivity: 1.0,
+            filtered_selectivity: 1.0,
+            provable: true,
+            factor: 1.0,
+            ..JoinKeys::default()
+        };
         let mut caps = (f64::INFINITY, f64::INFINITY);
         let mut classes = Classes::default();
         let mut by_key = None;
@@ -289,7 +322,9 @@ impl<'a> JoinEstimator<'a> {
             let selectivity = self
                 .key_selectivity(left, right)
                 .unwrap_or_else(|| (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0));
-            classes.shares.push((index, selectivity));
+            let shared = self.shared_filter(index, set, relation);
+            let filtered = shared.map_or(selectivity, |(of_set, own)| 1.0 / of_set.distinct.max(own.distinct));
+            classes.shares.push((index, filtered));
             // Several keys tell much the same: the one with most matches counts.
             if let Some((correlation, relations)) = self.correlation(index, set, relation)
                 && correlation.strength() > keys.correlation.map_or(0.0, |known| known.strength())
@@ -302,6 +337,7 @@ impl<'a> JoinEstimator<'a> {
             if keys.count == 0 {
                 keys = JoinKeys {
                     selectivity,
+                    filtered_selectivity: filtered,
                     distinct_set: l.distinct,
                     distinct_relation: r.distinct,
                     max_set: l.max,
@@ -315,9 +351,10 @@ impl<'a> JoinEstimator<'a> {
                 };
             } else {
                 // A composite key has no more distinct values than its table has rows.
-                keys.selectivity = (keys.selectivity * selectivity)
-                    .max(1.0 / caps.0.max(caps.1).max(1.0))
-                    .min(keys.selectivity.min(selectivity));
+                let least = 1.0 / caps.0.max(caps.1).max(1.0);
+                let both = |one: f64, other: f64| (one * other).max(least).min(one.min(other));
+                keys.selectivity = both(keys.selectivity, selectivity);
+                keys.filtered_selectivity = both(keys.filtered_selectivity, filtered);
                 keys.distinct_set = (keys.distinct_set * l.distinct).min(caps.0);
                 keys.distinct_relation = (keys.distinct_relation * r.distinct).min(caps.1);
                 keys.max_set = keys.max_set.min(l.max);
@@ -330,7 +367,7 @@ impl<'a> JoinEstimator<'a> {
             }
             keys.count += 1;
         }
-        classes.together = keys.selectivity;
+        classes.together = keys.filtered_selectivity;
         self.correct(&mut keys, by_key, &classes, set, relation);
         keys
     }
