@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
 use smallvec::SmallVec;
 
+use crate::groups::key_combinations;
 use crate::join_graph::{JoinGraph, KeyMember, RelationSet, Residual};
 use crate::key_sample::{KeyCorrelation, KeySample, SampledSide, key_correlation};
 use crate::profile::TableProfile;
@@ -139,6 +140,8 @@ pub struct JoinEstimator<'a> {
     correlations: Mutex<HashMap<(usize, RelationSet, usize), Option<KeyCorrelation>>>,
     /// The foreign-key joins that synopses cover.
     trees: Vec<Tree>,
+    /// Combinations of the values of some columns of a relation.
+    combinations: Mutex<HashMap<(usize, Vec<usize>), f64>>,
     /// Estimates of sets that others are held against.
     canonical: Mutex<HashMap<RelationSet, SetEstimate>>,
 }
@@ -175,6 +178,7 @@ impl<'a> JoinEstimator<'a> {
             key_filters: vec![],
             correlations: Mutex::default(),
             trees: vec![],
+            combinations: Mutex::default(),
             canonical: Mutex::default(),
         };
         if (2..=MOST_CORRELATED).contains(&graph.relations.len()) {
@@ -309,6 +313,7 @@ impl<'a> JoinEstimator<'a> {
         let mut caps = (f64::INFINITY, f64::INFINITY);
         let mut classes = Classes::default();
         let mut by_key = None;
+        let mut composite = Composite::default();
         for (index, class) in self.graph.classes.iter().enumerate() {
             // Of a class with several members on the set's side, the one with the fewest distinct values has survived.
             let of_set = class
@@ -334,6 +339,7 @@ impl<'a> JoinEstimator<'a> {
             }
             keys.same_table |= self.same_table(left.relation, relation);
             caps = (caps.0.min(self.base_rows(left.relation)), caps.1.min(self.base_rows(relation)));
+            let dependence = self.dependence(&mut composite, left, right);
             if keys.count == 0 {
                 keys = JoinKeys {
                     selectivity,
@@ -352,7 +358,7 @@ impl<'a> JoinEstimator<'a> {
             } else {
                 // A composite key has no more distinct values than its table has rows.
                 let least = 1.0 / caps.0.max(caps.1).max(1.0);
-                let both = |one: f64, other: f64| (one * other).max(least).min(one.min(other));
+                let both = |one: f64, other: f64| (one * other * dependence).max(least).min(one.min(other));
                 keys.selectivity = both(keys.selectivity, selectivity);
                 keys.filtered_selectivity = both(keys.filtered_selectivity, filtered);
                 keys.distinct_set = (keys.distinct_set * l.distinct).min(caps.0);
@@ -370,6 +376,32 @@ impl<'a> JoinEstimator<'a> {
         classes.together = keys.filtered_selectivity;
         self.correct(&mut keys, by_key, &classes, set, relation);
         keys
+    }
+
+    /// How many times fewer combinations there are of a further pair of columns with those before than if the columns were
+    /// independent: a key that another one determines does not select any more.
+    fn dependence(&self, composite: &mut Composite, left: &KeyMember, right: &KeyMember) -> f64 {
+        let before = composite.distinct;
+        let alone = self.distinct(left).max(self.distinct(right));
+        let same_side = *composite.side.get_or_insert(left.relation) == left.relation;
+        composite.columns =
+            composite.columns.take().zip(left.column.zip(right.column)).and_then(|(mut columns, pair)| {
+                columns.push(pair);
+                same_side.then_some(columns)
+            });
+        let Some(columns) = composite.columns.as_ref().filter(|columns| columns.len() > 1) else {
+            composite.distinct = alone;
+            return 1.0;
+        };
+        let (own, theirs): (SmallVec<[usize; 4]>, SmallVec<[usize; 4]>) = columns.iter().copied().unzip();
+        let combinations = |relation: usize, columns: SmallVec<[usize; 4]>| {
+            let profile = self.relations[relation].profile.as_ref()?;
+            let mut known = self.combinations.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(*known.entry((relation, columns.to_vec())).or_insert_with(|| key_combinations(profile, &columns)))
+        };
+        let of_both = combinations(left.relation, own).zip(combinations(right.relation, theirs));
+        composite.distinct = of_both.map_or(before * alone, |(left, right)| left.max(right).max(before).max(alone));
+        (before * alone / composite.distinct.max(1.0)).max(1.0)
     }
 
     /// [`key_selectivity`] of two keys, once: the same keys join many sets. `None` where one of them has no sketch.
@@ -413,6 +445,20 @@ impl<'a> JoinEstimator<'a> {
                 Key { distinct: rows, max: rows, skew: 1.0, null: 0.0, exact: false }
             }
         }
+    }
+}
+
+/// The columns of a key of several columns, as far as they are of one relation on the set's side.
+struct Composite {
+    side: Option<usize>,
+    columns: Option<Vec<(usize, usize)>>,
+    /// Combinations of their values.
+    distinct: f64,
+}
+
+impl Default for Composite {
+    fn default() -> Self {
+        Self { side: None, columns: Some(vec![]), distinct: 1.0 }
     }
 }
 

@@ -248,7 +248,9 @@ pub struct KeyCorrelation {
 impl KeyCorrelation {
     /// From the matches that were found and those that were expected.
     pub(crate) fn new(matched: f64, expected: f64) -> Self {
-        let factor = (matched + INDEPENDENCE_SHAPE) / (expected + INDEPENDENCE_SHAPE);
+        // Matches that were found speak for themselves the louder the more there are.
+        let shape = INDEPENDENCE_SHAPE / (1.0 + matched);
+        let factor = (matched + shape) / (expected + shape);
         Self { factor, matched, expected }
     }
 
