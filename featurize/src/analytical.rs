@@ -206,11 +206,14 @@ impl<'a> JoinEstimator<'a> {
             let (sample, passing) = (self.key_sample(member)?, passing.as_deref()?);
             let filter = self.key_filter_of(class, place).filter(|_| filtered.is_some());
             let counts = filter.and_then(|filter| filter.counts.as_deref()).unwrap_or(&sample.counts);
-            Some((member.relation, SampledSide { sample, counts, passing }))
+            Some((member.relation, filter.is_none(), SampledSide { sample, counts, passing }))
         });
+        let mut sides: SmallVec<[_; 8]> = sides.collect();
+        // The keys that are left are those of a side with a filter on them.
+        sides.sort_by_key(|(_, unfiltered, _)| *unfiltered);
         let (mut of_set, mut own) = (SmallVec::<[SampledSide<'_>; MOST_SIDES]>::new(), None);
         let mut owners = RelationSet::default();
-        for (owner, side) in sides {
+        for (owner, _, side) in sides {
             if set.contains(owner) && of_set.len() < MOST_SIDES {
                 of_set.push(side);
                 owners = owners.union(RelationSet::single(owner));
@@ -311,7 +314,7 @@ impl<'a> JoinEstimator<'a> {
             ..JoinKeys::default()
         };
         let mut caps = (f64::INFINITY, f64::INFINITY);
-        let mut classes = Classes::default();
+        let mut classes = Classes { set, ..Classes::default() };
         let mut by_key = None;
         let mut composite = Composite::default();
         for (index, class) in self.graph.classes.iter().enumerate() {
@@ -324,11 +327,7 @@ impl<'a> JoinEstimator<'a> {
             let own = class.members.iter().find(|m| m.relation == relation);
             let (Some(left), Some(right)) = (of_set, own) else { continue };
             let (l, r) = (self.key(left), self.key(right));
-            let selectivity = self
-                .key_selectivity(left, right)
-                .unwrap_or_else(|| (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0));
-            let shared = self.shared_filter(index, set, relation);
-            let filtered = shared.map_or(selectivity, |(of_set, own)| 1.0 / of_set.distinct.max(own.distinct));
+            let (selectivity, filtered) = (self.plain(left, right), self.filtered(index, set, left, right));
             classes.shares.push((index, filtered));
             // Several keys tell much the same: the one with most matches counts.
             if let Some((correlation, relations)) = self.correlation(index, set, relation)
@@ -376,6 +375,23 @@ impl<'a> JoinEstimator<'a> {
         classes.together = keys.filtered_selectivity;
         self.correct(&mut keys, by_key, &classes, set, relation);
         keys
+    }
+
+    /// Share of the pairs of rows of two relations whose keys are equal.
+    fn plain(&self, left: &KeyMember, right: &KeyMember) -> f64 {
+        self.key_selectivity(left, right).unwrap_or_else(|| {
+            let (l, r) = (self.key(left), self.key(right));
+            (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0)
+        })
+    }
+
+    /// The same among the rows that pass the filters of `set` and of the relation on the right: where both filter the key of
+    /// the class alike, one in the number of keys that are left.
+    fn filtered(&self, class: usize, set: RelationSet, left: &KeyMember, right: &KeyMember) -> f64 {
+        match self.shared_filter(class, set, right.relation) {
+            Some((of_set, own)) => 1.0 / of_set.distinct.max(own.distinct),
+            None => self.plain(left, right),
+        }
     }
 
     /// How many times fewer combinations there are of a further pair of columns with those before than if the columns were

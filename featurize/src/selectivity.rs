@@ -77,13 +77,6 @@ impl FilterEstimate {
         self.running.len() == self.predicates.len()
     }
 
-    /// Which of some rows of the table pass the conjuncts in these places; `None` where one of them cannot run. `[rows]`
-    pub(crate) fn mask_of_some(&self, places: &[usize], rows: &RecordBatch) -> Option<BooleanArray> {
-        let masks: Option<Vec<BooleanArray>> =
-            places.iter().filter(|_| self.runs()).map(|place| evaluate(self.running.get(*place)?, rows)).collect();
-        conjunction(masks?.iter().map(Some))
-    }
-
     /// Which of some rows of the table pass the conjuncts that can run; `None` where all do. `[rows]`
     pub(crate) fn mask_of(&self, rows: &RecordBatch) -> Option<BooleanArray> {
         let masks: Vec<Option<BooleanArray>> = self.running.iter().map(|expr| evaluate(expr, rows)).collect();

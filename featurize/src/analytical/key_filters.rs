@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::JoinEstimator;
 use crate::join_graph::KeyMember;
-use crate::selectivity::PredicateKind;
+use crate::selectivity::{PredicateKind, estimate_filters};
 
 /// Sampled keys that pass from which on their share is believed.
 const ENOUGH_KEYS: usize = 8;
@@ -63,26 +63,24 @@ impl JoinEstimator<'_> {
     fn key_filter(&self, member: &KeyMember, filters: &[(usize, String)]) -> Option<KeyFilter> {
         let relation = &self.relations[member.relation];
         let (profile, filter) = relation.profile.as_ref().zip(relation.filter.as_ref())?;
-        let all = profile.columns.get(member.column?)?.distinct();
-        let places: SmallVec<[usize; 2]> = filters.iter().map(|(place, _)| *place).collect();
-        let sample = self.key_sample(member);
-        let counts = sample.and_then(|sample| {
-            let mask = filter.mask_of_some(&places, sample.own.as_ref().unwrap_or(&profile.sample))?;
-            Some(sample.passing(&mask))
-        });
-        let predicates = || places.iter().map(|place| &filter.predicates[*place]);
+        let all = &self.graph.relations[member.relation].table_filters;
+        let of_key: Vec<Expr> = filters.iter().filter_map(|(place, _)| all.get(*place).cloned()).collect();
+        let alone = (of_key.len() < all.len()).then(|| estimate_filters(profile, &of_key));
+        let of_key = alone.as_ref().unwrap_or(filter);
+        let counts = self.key_sample(member).filter(|_| of_key.runs()).map(|sample| of_key.passing(sample));
         let passing = counts.as_ref().map_or(0, |counts| counts.iter().filter(|rows| **rows > 0.0).count());
+        let sketch = profile.columns.get(member.column?)?;
         let share = match &counts {
             Some(counts) if passing >= ENOUGH_KEYS => passing as f64 / counts.len() as f64,
-            _ => predicates().map(|predicate| predicate.selectivity).product(),
+            _ => of_key.rows / (sketch.rows - sketch.nulls).max(1.0),
         };
         // So many keys were named at most.
-        let named = predicates().filter_map(|predicate| match predicate.kind {
+        let named = of_key.predicates.iter().filter_map(|predicate| match predicate.kind {
             PredicateKind::Equal => Some(1.0),
             PredicateKind::InList => Some(predicate.literal_count as f64),
             _ => None,
         });
-        Some(KeyFilter { distinct: named.fold(all * share, f64::min).max(1.0), counts })
+        Some(KeyFilter { distinct: named.fold(sketch.distinct() * share, f64::min).max(1.0), counts })
     }
 }
 
