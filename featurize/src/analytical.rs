@@ -13,6 +13,7 @@ use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
 use smallvec::SmallVec;
 
 use crate::bound::{BoundedKey, JoinBounds};
+use crate::groups::key_combinations;
 use crate::join_graph::{JoinGraph, KeyMember, RelationSet, Residual};
 use crate::key_sample::{KeyCorrelation, KeySample, SampledSide, key_correlation};
 use crate::profile::TableProfile;
@@ -20,8 +21,10 @@ use crate::selectivity::{FilterEstimate, estimate_filters};
 use crate::sketch::ColumnSketch;
 use crate::synopsis::JoinSynopsis;
 
+mod key_filters;
 mod trees;
 
+use key_filters::KeyFilter;
 use trees::{Classes, Tree};
 
 /// Where the estimator finds the profile of a scanned table.
@@ -78,6 +81,8 @@ pub struct JoinKeys {
     pub count: usize,
     /// Share of the pairs of rows that match.
     pub selectivity: f64,
+    /// Share of the pairs of filtered rows that match, where filters on the keys of both sides are the same.
+    pub filtered_selectivity: f64,
     /// Distinct keys on the set's side.
     pub distinct_set: f64,
     /// Distinct keys of the relation.
@@ -130,10 +135,14 @@ pub struct JoinEstimator<'a> {
     selectivities: Mutex<HashMap<KeyPair, f64>>,
     /// Rows of each sampled key that pass the filters, by class and member of the graph's keys.
     passing: Vec<Vec<Option<Vec<f64>>>>,
-    /// What [`key_correlation`] said, by class, members in the set and relation.
+    /// Filters that keys of several relations have to pass, by class and member of the graph's keys.
+    key_filters: Vec<Vec<Option<KeyFilter>>>,
+    /// What [`key_correlation`] said, by class, its members in the set, and relation.
     correlations: Mutex<HashMap<(usize, RelationSet, usize), Option<KeyCorrelation>>>,
     /// The foreign-key joins that synopses cover.
     trees: Vec<Tree>,
+    /// Combinations of the values of some columns of a relation.
+    combinations: Mutex<HashMap<(usize, Vec<usize>), f64>>,
     /// Estimates of sets that others are held against.
     canonical: Mutex<HashMap<RelationSet, SetEstimate>>,
 }
@@ -168,8 +177,10 @@ impl<'a> JoinEstimator<'a> {
             bounds: JoinBounds::default(),
             selectivities: Mutex::default(),
             passing: vec![],
+            key_filters: vec![],
             correlations: Mutex::default(),
             trees: vec![],
+            combinations: Mutex::default(),
             canonical: Mutex::default(),
         };
         if (2..=MOST_CORRELATED).contains(&graph.relations.len()) {
@@ -179,6 +190,7 @@ impl<'a> JoinEstimator<'a> {
             };
             let classes = graph.classes.iter();
             estimator.passing = classes.map(|class| class.members.iter().map(passing).collect()).collect();
+            estimator.key_filters = estimator.find_key_filters();
             estimator.trees = estimator.find_trees(profiles);
         }
         estimator.bounds = estimator.bounds();
@@ -213,14 +225,20 @@ impl<'a> JoinEstimator<'a> {
 
     /// How the keys of a class go together in `set` and in `relation`, and the relations of the set that are looked at.
     fn correlation(&self, class: usize, set: RelationSet, relation: usize) -> Option<(KeyCorrelation, RelationSet)> {
-        let members = self.graph.classes[class].members.iter().zip(self.passing.get(class)?);
-        let sides = members.filter_map(|(member, passing)| {
-            let passing = passing.as_deref()?;
-            Some((member.relation, SampledSide { sample: self.key_sample(member)?, passing }))
+        let members = self.graph.classes[class].members.iter().zip(self.passing.get(class)?).enumerate();
+        let filtered = self.shared_filter(class, set, relation);
+        let sides = members.filter_map(|(place, (member, passing))| {
+            let (sample, passing) = (self.key_sample(member)?, passing.as_deref()?);
+            let filter = self.key_filter_of(class, place).filter(|_| filtered.is_some());
+            let counts = filter.and_then(|filter| filter.counts.as_deref()).unwrap_or(&sample.counts);
+            Some((member.relation, filter.is_none(), SampledSide { sample, counts, passing }))
         });
+        let mut sides: SmallVec<[_; 8]> = sides.collect();
+        // The keys that are left are those of a side with a filter on them.
+        sides.sort_by_key(|(_, unfiltered, _)| *unfiltered);
         let (mut of_set, mut own) = (SmallVec::<[SampledSide<'_>; MOST_SIDES]>::new(), None);
         let mut owners = RelationSet::default();
-        for (owner, side) in sides {
+        for (owner, _, side) in sides {
             if set.contains(owner) && of_set.len() < MOST_SIDES {
                 of_set.push(side);
                 owners = owners.union(RelationSet::single(owner));
@@ -229,9 +247,25 @@ impl<'a> JoinEstimator<'a> {
             }
         }
         let own = own?;
+        let members = self.graph.classes[class].members.iter().map(|member| RelationSet::single(member.relation));
+        let all = members.fold(RelationSet::default(), RelationSet::union).intersection(set);
         let mut known = self.correlations.lock().unwrap_or_else(PoisonError::into_inner);
-        let correlation = *known.entry((class, owners, relation)).or_insert_with(|| key_correlation(&of_set, own));
+        let correlation = *known.entry((class, all, relation)).or_insert_with(|| key_correlation(&of_set, own));
         Some((correlation?, owners))
+    }
+
+    fn key_filter_of(&self, class: usize, member: usize) -> Option<&KeyFilter> {
+        self.key_filters.get(class)?.get(member)?.as_ref()
+    }
+
+    /// The keys of a class in `set` and in `relation` that pass the filters on them; `None` where the two share no filter on
+    /// the key.
+    fn shared_filter(&self, class: usize, set: RelationSet, relation: usize) -> Option<(&KeyFilter, &KeyFilter)> {
+        let members = || self.graph.classes[class].members.iter().enumerate();
+        let of_set = members().filter(|(_, member)| set.contains(member.relation));
+        let of_set = of_set.filter_map(|(place, _)| self.key_filter_of(class, place));
+        let (own, _) = members().find(|(_, member)| member.relation == relation)?;
+        Some((of_set.min_by(|a, b| a.distinct.total_cmp(&b.distinct))?, self.key_filter_of(class, own)?))
     }
 
     /// What samples by key and synopses say together of `set` and `relation`.
@@ -284,7 +318,7 @@ impl<'a> JoinEstimator<'a> {
             self.graph.residuals.iter().filter(applies).map(|r| residual_selectivity(&r.expr)).product();
         let along = if estimate.bound > 0.0 { estimate.bound * self.bounds.factor(set, relation) } else { 0.0 };
         let bound = along.min(self.bounds.set(both));
-        let estimated = || estimate.rows * one.rows * keys.selectivity * keys.factor * residual;
+        let estimated = || estimate.rows * one.rows * keys.filtered_selectivity * keys.factor * residual;
         let rows = self.counted(both).unwrap_or_else(estimated).min(bound);
         let unfiltered = estimate.unfiltered * one.unfiltered * keys.selectivity;
         (SetEstimate { rows, unfiltered, bound }, keys)
@@ -292,10 +326,17 @@ impl<'a> JoinEstimator<'a> {
 
     /// The keys between `set` and `relation`.
     fn keys(&self, set: RelationSet, relation: usize) -> JoinKeys {
-        let mut keys = JoinKeys { selectivity: 1.0, provable: true, factor: 1.0, ..JoinKeys::default() };
+        let mut keys = JoinKeys {
+            selectivity: 1.0,
+            filtered_selectivity: 1.0,
+            provable: true,
+            factor: 1.0,
+            ..JoinKeys::default()
+        };
         let mut caps = (f64::INFINITY, f64::INFINITY);
-        let mut classes = Classes::default();
+        let mut classes = Classes { set, ..Classes::default() };
         let mut by_key = None;
+        let mut composite = Composite::default();
         for (index, class) in self.graph.classes.iter().enumerate() {
             // Of a class with several members on the set's side, the one with the fewest distinct values has survived.
             let of_set = class
@@ -306,10 +347,8 @@ impl<'a> JoinEstimator<'a> {
             let own = class.members.iter().find(|m| m.relation == relation);
             let (Some(left), Some(right)) = (of_set, own) else { continue };
             let (l, r) = (self.key(left), self.key(right));
-            let selectivity = self
-                .key_selectivity(left, right)
-                .unwrap_or_else(|| (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0));
-            classes.shares.push((index, selectivity));
+            let (selectivity, filtered) = (self.plain(left, right), self.filtered(index, set, left, right));
+            classes.shares.push((index, filtered));
             // Several keys tell much the same: the one with most matches counts.
             if let Some((correlation, relations)) = self.correlation(index, set, relation)
                 && correlation.strength() > keys.correlation.map_or(0.0, |known| known.strength())
@@ -319,9 +358,11 @@ impl<'a> JoinEstimator<'a> {
             }
             keys.same_table |= self.same_table(left.relation, relation);
             caps = (caps.0.min(self.base_rows(left.relation)), caps.1.min(self.base_rows(relation)));
+            let dependence = self.dependence(&mut composite, left, right);
             if keys.count == 0 {
                 keys = JoinKeys {
                     selectivity,
+                    filtered_selectivity: filtered,
                     distinct_set: l.distinct,
                     distinct_relation: r.distinct,
                     max_set: l.max,
@@ -335,9 +376,10 @@ impl<'a> JoinEstimator<'a> {
                 };
             } else {
                 // A composite key has no more distinct values than its table has rows.
-                keys.selectivity = (keys.selectivity * selectivity)
-                    .max(1.0 / caps.0.max(caps.1).max(1.0))
-                    .min(keys.selectivity.min(selectivity));
+                let least = 1.0 / caps.0.max(caps.1).max(1.0);
+                let both = |one: f64, other: f64| (one * other * dependence).max(least).min(one.min(other));
+                keys.selectivity = both(keys.selectivity, selectivity);
+                keys.filtered_selectivity = both(keys.filtered_selectivity, filtered);
                 keys.distinct_set = (keys.distinct_set * l.distinct).min(caps.0);
                 keys.distinct_relation = (keys.distinct_relation * r.distinct).min(caps.1);
                 keys.max_set = keys.max_set.min(l.max);
@@ -350,9 +392,52 @@ impl<'a> JoinEstimator<'a> {
             }
             keys.count += 1;
         }
-        classes.together = keys.selectivity;
+        classes.together = keys.filtered_selectivity;
         self.correct(&mut keys, by_key, &classes, set, relation);
         keys
+    }
+
+    /// Share of the pairs of rows of two relations whose keys are equal.
+    fn plain(&self, left: &KeyMember, right: &KeyMember) -> f64 {
+        self.key_selectivity(left, right).unwrap_or_else(|| {
+            let (l, r) = (self.key(left), self.key(right));
+            (1.0 - l.null) * (1.0 - r.null) / l.distinct.max(r.distinct).max(1.0)
+        })
+    }
+
+    /// The same among the rows that pass the filters of `set` and of the relation on the right: where both filter the key of
+    /// the class alike, one in the number of keys that are left.
+    fn filtered(&self, class: usize, set: RelationSet, left: &KeyMember, right: &KeyMember) -> f64 {
+        match self.shared_filter(class, set, right.relation) {
+            Some((of_set, own)) => 1.0 / of_set.distinct.max(own.distinct),
+            None => self.plain(left, right),
+        }
+    }
+
+    /// How many times fewer combinations there are of a further pair of columns with those before than if the columns were
+    /// independent: a key that another one determines does not select any more.
+    fn dependence(&self, composite: &mut Composite, left: &KeyMember, right: &KeyMember) -> f64 {
+        let before = composite.distinct;
+        let alone = self.distinct(left).max(self.distinct(right));
+        let same_side = *composite.side.get_or_insert(left.relation) == left.relation;
+        composite.columns =
+            composite.columns.take().zip(left.column.zip(right.column)).and_then(|(mut columns, pair)| {
+                columns.push(pair);
+                same_side.then_some(columns)
+            });
+        let Some(columns) = composite.columns.as_ref().filter(|columns| columns.len() > 1) else {
+            composite.distinct = alone;
+            return 1.0;
+        };
+        let (own, theirs): (SmallVec<[usize; 4]>, SmallVec<[usize; 4]>) = columns.iter().copied().unzip();
+        let combinations = |relation: usize, columns: SmallVec<[usize; 4]>| {
+            let profile = self.relations[relation].profile.as_ref()?;
+            let mut known = self.combinations.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(*known.entry((relation, columns.to_vec())).or_insert_with(|| key_combinations(profile, &columns)))
+        };
+        let of_both = combinations(left.relation, own).zip(combinations(right.relation, theirs));
+        composite.distinct = of_both.map_or(before * alone, |(left, right)| left.max(right).max(before).max(alone));
+        (before * alone / composite.distinct.max(1.0)).max(1.0)
     }
 
     /// [`key_selectivity`] of two keys, once: the same keys join many sets. `None` where one of them has no sketch.
@@ -396,6 +481,20 @@ impl<'a> JoinEstimator<'a> {
                 Key { distinct: rows, max: rows, skew: 1.0, null: 0.0, exact: false }
             }
         }
+    }
+}
+
+/// The columns of a key of several columns, as far as they are of one relation on the set's side.
+struct Composite {
+    side: Option<usize>,
+    columns: Option<Vec<(usize, usize)>>,
+    /// Combinations of their values.
+    distinct: f64,
+}
+
+impl Default for Composite {
+    fn default() -> Self {
+        Self { side: None, columns: Some(vec![]), distinct: 1.0 }
     }
 }
 

@@ -8,6 +8,7 @@ use datafusion::arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
 
 use crate::analytical::JoinEstimator;
+use crate::foreign_key::row_keys;
 use crate::profile::TableProfile;
 
 /// A column of a base table that rows are grouped by.
@@ -93,11 +94,26 @@ fn sampled(
     for key in &keys {
         *counts.entry(key).or_default() += 1;
     }
-    let distinct = counts.len() as f64;
-    let once = counts.values().filter(|&&count| count == 1).count() as f64;
-    let n = matches as f64;
-    if rows <= n || profile.is_complete() {
-        return Some(distinct);
+    Some(if profile.is_complete() { counts.len() as f64 } else { scaled_up(counts.values(), rows) })
+}
+
+/// Combinations of the values of some columns among the rows of a table where none of them is NULL.
+pub(crate) fn key_combinations(profile: &TableProfile, columns: &[usize]) -> f64 {
+    let keys = row_keys(&profile.sample, columns);
+    let mut counts: HashMap<u64, u32> = HashMap::with_capacity(keys.len());
+    for key in keys.iter().flatten() {
+        *counts.entry(*key).or_default() += 1;
     }
-    Some((n * distinct / (n - once + once * n / rows)).clamp(distinct, rows))
+    scaled_up(counts.values(), profile.rows)
+}
+
+/// Distinct values among `rows` by how often each was sampled: the Duj1 estimator.
+fn scaled_up<'a>(counts: impl ExactSizeIterator<Item = &'a u32> + Clone, rows: f64) -> f64 {
+    let distinct = counts.len() as f64;
+    let n = f64::from(counts.clone().sum::<u32>());
+    let once = counts.filter(|count| **count == 1).count() as f64;
+    if rows <= n || n <= 0.0 {
+        return distinct;
+    }
+    (n * distinct / (n - once + once * n / rows)).clamp(distinct, rows)
 }

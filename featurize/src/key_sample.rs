@@ -335,7 +335,9 @@ pub struct KeyCorrelation {
 impl KeyCorrelation {
     /// From the matches that were found and those that were expected.
     pub(crate) fn new(matched: f64, expected: f64) -> Self {
-        let factor = (matched + INDEPENDENCE_SHAPE) / (expected + INDEPENDENCE_SHAPE);
+        // Matches that were found speak for themselves the louder the more there are.
+        let shape = INDEPENDENCE_SHAPE / (1.0 + matched);
+        let factor = (matched + shape) / (expected + shape);
         Self { factor, matched, expected }
     }
 
@@ -350,6 +352,8 @@ impl KeyCorrelation {
 pub struct SampledSide<'a> {
     /// The sample.
     pub sample: &'a KeySample,
+    /// Rows of each key among which the filters are supposed to be independent of those of the other side. `[keys]`
+    pub counts: &'a [f64],
     /// Rows of each key that pass the filters. `[keys]`
     pub passing: &'a [f64],
 }
@@ -380,7 +384,7 @@ pub fn key_correlation(set: &[SampledSide<'_>], relation: SampledSide<'_>) -> Op
         }
         if place < keys && first.sample.hashes[place] == *hash {
             found += weights[place] * relation.passing[key];
-            pairs += first.sample.counts[place] * relation.sample.counts[key];
+            pairs += first.counts[place] * relation.counts[key];
         }
     }
     let (rows, occurring) = sum_and_count(&weights);
@@ -390,8 +394,8 @@ pub fn key_correlation(set: &[SampledSide<'_>], relation: SampledSide<'_>) -> Op
     }
     // Pairs of a value that occurs on both sides; in this unit sampling noise is that of a count.
     let unit = (rows / occurring) * (own_rows / own_occurring);
-    let all_rows: f64 = first.sample.counts[..keys].iter().sum();
-    let all_own_rows: f64 = relation.sample.counts[..own_keys].iter().sum();
+    let all_rows: f64 = first.counts[..keys].iter().sum();
+    let all_own_rows: f64 = relation.counts[..own_keys].iter().sum();
     let independent = rows * own_rows * pairs / (all_rows * all_own_rows);
     Some(KeyCorrelation::new(found / unit, independent / unit))
 }
@@ -475,8 +479,8 @@ mod tests {
         let (one, many) = (sample(&parents, 2000), sample(&children, 2000));
         let correlation = |parent: &dyn Fn(i64) -> bool, child: &dyn Fn(i64) -> bool| {
             let (left, right) = (passing(&one, parent), passing(&many, child));
-            let side = |sample, passing| SampledSide { sample, passing };
-            key_correlation(&[side(&one, &left)], side(&many, &right)).unwrap()
+            let left = SampledSide { sample: &one, counts: &one.counts, passing: &left };
+            key_correlation(&[left], SampledSide { sample: &many, counts: &many.counts, passing: &right }).unwrap()
         };
         // The digit of a child is that of its parent.
         let same = correlation(&|v| v == 3, &|v| v == 3);
@@ -487,8 +491,8 @@ mod tests {
         assert!((all.factor - 1.0).abs() < 0.01, "{all:?}");
         assert!(
             key_correlation(
-                &[SampledSide { sample: &one, passing: &passing(&one, |_| false) }],
-                SampledSide { sample: &many, passing: &passing(&many, |_| true) }
+                &[SampledSide { sample: &one, counts: &one.counts, passing: &passing(&one, |_| false) }],
+                SampledSide { sample: &many, counts: &many.counts, passing: &passing(&many, |_| true) }
             )
             .is_none()
         );

@@ -7,7 +7,7 @@
 use datafusion::arrow::array::{Array, ArrayRef};
 
 use crate::profile::TableProfile;
-use crate::sketch::{ColumnSketch, Slot, Slots, Value};
+use crate::sketch::{ColumnSketch, Domain, Slots, Value};
 
 /// Statistics of a column that the data expert and [`crate::graph::NodeKind::Column`] nodes read.
 pub const COLUMN_STATISTICS: usize = crate::graph::NodeKind::Column.features();
@@ -84,15 +84,15 @@ impl ColumnSketch {
 
     /// The values of `array` in [0, 1]; NaN where there is none, one half where it cannot be read.
     pub fn relative_values(&self, array: &ArrayRef) -> Vec<f32> {
-        let mut values = Vec::with_capacity(array.len());
-        Slots::new(array).for_each(|slot| {
-            values.push(match slot {
-                Slot::Null | Slot::NonFinite => f32::NAN,
-                Slot::Opaque => 0.5,
-                slot => slot.value().map_or(f32::NAN, |value| self.relative(&value)),
-            });
-        });
+        let opaque = self.domain == Domain::Opaque;
+        let values = Slots::new(array).values().into_iter().enumerate();
         values
+            .map(|(row, value)| match value {
+                Some(value) => self.relative(&value),
+                None if opaque && array.is_valid(row) => 0.5,
+                None => f32::NAN,
+            })
+            .collect()
     }
 }
 

@@ -10,7 +10,7 @@ use datafusion::arrow::array::BooleanArray;
 use datafusion_expr::Expr;
 use smallvec::SmallVec;
 
-use super::{JoinEstimator, Profiles, SetEstimate};
+use super::{JoinEstimator, Profiles, SetEstimate, key_selectivity};
 use crate::join_graph::RelationSet;
 use crate::key_sample::KeyCorrelation;
 use crate::sketch::Domain;
@@ -28,6 +28,8 @@ type Members = SmallVec<[usize; 8]>;
 /// The classes of keys between a set and a relation.
 #[derive(Debug, Default)]
 pub(super) struct Classes {
+    /// The set.
+    pub(super) set: RelationSet,
     /// Each with the share of the pairs of rows that it lets through.
     pub(super) shares: SmallVec<[(usize, f64); 4]>,
     /// The share that all of them let through together.
@@ -158,8 +160,10 @@ impl JoinEstimator<'_> {
             relations.fold(RelationSet::default(), RelationSet::union)
         };
         if tree.root == relation {
-            let (members, classes, rows) = self.below_root(tree, set)?;
-            let expected = self.count(tree, &[]) * rows * keys.selectivity_of(&classes);
+            let (members, rows) = self.below_root(tree, set)?;
+            let first: Members = members.iter().copied().filter(|m| tree.members[*m].from == tree.root).collect();
+            let selectivity = self.selectivity_in(tree, &first, relations(&members), relation, keys);
+            let expected = self.count(tree, &[]) * rows * selectivity;
             let correlation = KeyCorrelation::new(self.count(tree, &members), expected);
             return Some(TreeEvidence { tree, correlation, relations: relations(&members) });
         }
@@ -170,15 +174,49 @@ impl JoinEstimator<'_> {
         if !known.contains(member.from) {
             return None;
         }
-        let expected = self.count(tree, &members) * self.single(relation).rows * keys.selectivity_of(&member.classes);
+        let selectivity = self.selectivity_in(tree, &[last], known, relation, keys);
+        let expected = self.count(tree, &members) * self.single(relation).rows * selectivity;
         members.push(last);
         let correlation = KeyCorrelation::new(self.count(tree, &members), expected);
         Some(TreeEvidence { tree, correlation, relations: known })
     }
 
-    /// What the root of a tree is joined with in `set`: the members, the classes between them and the root, and the number
-    /// of pairs that these would let through, for each root row, if all its keys matched.
-    fn below_root(&self, tree: &Tree, set: RelationSet) -> Option<(Members, SmallVec<[usize; 4]>, f64)> {
+    /// The share of pairs that the keys of some members let through, with no more filters on the keys than the tree sees in
+    /// the relations `known` and `relation`.
+    fn selectivity_in(
+        &self,
+        tree: &Tree,
+        members: &[usize],
+        known: RelationSet,
+        relation: usize,
+        keys: &Classes,
+    ) -> f64 {
+        let members = || members.iter().map(|place| &tree.members[*place]);
+        let classes: SmallVec<[usize; 4]> = members().flat_map(|member| member.classes.iter().copied()).collect();
+        let unseen = |class: &usize| {
+            self.shared_filter(*class, known, relation).is_none()
+                && self.shared_filter(*class, keys.set, relation).is_some()
+        };
+        if !classes.iter().any(unseen) {
+            return keys.selectivity_of(&classes);
+        }
+        let plain = |member: &Member| self.plain_selectivity(tree, member);
+        members().map(plain).product()
+    }
+
+    fn plain_selectivity(&self, tree: &Tree, member: &Member) -> f64 {
+        let parent = &tree.synopsis.parents()[member.parent];
+        let pairs = parent.columns.iter().zip(&parent.referenced);
+        let share = |(own, theirs): (&usize, &usize)| {
+            let sketch = |relation: usize, column: usize| self.relations[relation].profile.as_ref()?.columns.get(column);
+            let pair = sketch(member.from, *own).zip(sketch(member.relation, *theirs));
+            pair.map_or(1.0, |(own, theirs)| key_selectivity(own, theirs))
+        };
+        pairs.map(share).product()
+    }
+
+    /// What the root of a tree is joined with in `set`: the members, and their rows.
+    fn below_root(&self, tree: &Tree, set: RelationSet) -> Option<(Members, f64)> {
         let covered = tree.cover(set.union(RelationSet::single(tree.root)))?;
         let mut members = Members::new();
         let mut classes: SmallVec<[usize; 4]> = SmallVec::new();
@@ -199,7 +237,7 @@ impl JoinEstimator<'_> {
             classes.extend_from_slice(&member.classes);
             rows *= self.canonical(branch).rows;
         }
-        (!members.is_empty()).then_some((members, classes, rows))
+        (!members.is_empty()).then_some((members, rows))
     }
 
     /// The rows of `set` where they are counted: every row of a tree over just these relations is there.

@@ -1,10 +1,10 @@
-//! Profiles in a directory: found again, rebuilt when damaged, not found when the table has changed.
+//! Profiles and synopses in a directory: found again, rebuilt when damaged, not found when a table has changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use datafusion::prelude::ParquetReadOptions;
-use relata::CounterValues;
+use relata::{CounterValues, ForeignKey};
 use tempfile::{TempDir, tempdir};
 
 use crate::{Sessions, pretrained, sources};
@@ -19,13 +19,23 @@ struct Folders {
 impl Folders {
     async fn new() -> Self {
         let folders = Self { data: tempdir().unwrap(), profiles: tempdir().unwrap() };
-        let sessions = Sessions::new(pretrained());
+        let sessions = Sessions::new(relata::Relata::new(None));
         sources::parquet(&sessions, folders.data.path()).await;
         folders
     }
 
+    /// The stored profiles.
     fn stored(&self) -> Vec<PathBuf> {
+        self.files("profile")
+    }
+
+    fn files(&self, extension: &str) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.directory()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert!(
+            files.iter().all(|file| file.extension().is_some_and(|e| e == "profile" || e == "synopsis")),
+            "{files:?}"
+        );
+        files.retain(|file| file.extension().is_some_and(|e| e == extension));
         files.sort();
         files
     }
@@ -37,7 +47,8 @@ impl Folders {
     /// What a new process does: profiles the tables and runs a query; returns what it counted on top of `before`.
     async fn process(&self) -> (CounterValues, Sessions) {
         let relata = relata::Relata::new(None).with_config(crate::every_region());
-        let sessions = Sessions::new(relata.with_profile_directory(self.directory()));
+        let relata = relata.with_profile_directory(self.directory()).with_foreign_keys(foreign_keys());
+        let sessions = Sessions::new(relata);
         for table in ["region", "town", "customer", "item", "orders"] {
             let file = self.data.path().join(format!("{table}.parquet")).display().to_string();
             for ctx in sessions.both() {
@@ -51,6 +62,22 @@ impl Folders {
         assert_eq!(sessions.relata.counters().reordered, 1);
         (sessions.relata.counters(), sessions)
     }
+}
+
+/// Customers live in towns, towns lie in regions, and two hints that are wrong.
+fn foreign_keys() -> Vec<ForeignKey> {
+    let key = |table: &str, column: &str, references: &str, referenced: &str| ForeignKey {
+        table: table.into(),
+        columns: vec![column.to_owned()],
+        references: references.into(),
+        referenced: vec![referenced.to_owned()],
+    };
+    vec![
+        key("customer", "town", "town", "id"),
+        key("town", "region", "region", "id"),
+        key("town", "region", "nowhere", "id"),
+        key("town", "nothing", "region", "id"),
+    ]
 }
 
 fn garbage(file: &Path, bytes: &[u8]) {
@@ -146,6 +173,36 @@ async fn files_that_are_added_to_a_table_are_profiled_alone() {
     expect("d", (0, 1, 1), 4.0).await;
     // A file that changed is no file that was added.
     expect("a", (1, 0, 1), 4.0).await;
+}
+
+#[tokio::test]
+async fn synopses_are_found_again_until_one_of_their_tables_changes() {
+    let folders = Folders::new().await;
+    let counted = |c: CounterValues| (c.synopses_built, c.synopses_loaded, c.synopses_damaged);
+    let (first, sessions) = folders.process().await;
+    assert_eq!(counted(first), (2, 0, 0));
+    let again = sessions.relata.join_samples(&sessions.learned).await.unwrap();
+    assert!(again.errors.is_empty() && again.scanned == 0 && again.synopses.iter().all(|s| s.loaded), "{again:?}");
+    let [customers, towns] = &again.synopses[..] else { panic!("{again:?}") };
+    let parents = |report: &relata::SynopsisReport| -> Vec<String> {
+        report.parents.iter().map(|(name, _)| name.table().to_owned()).collect()
+    };
+    assert_eq!((parents(customers), parents(towns)), (vec!["town".into(), "region".into()], vec!["region".into()]));
+    let files = folders.files("synopsis");
+    assert_eq!((files.len(), counted(folders.process().await.0)), (2, (0, 2, 0)));
+
+    let whole = fs::read(&files[0]).unwrap();
+    garbage(&files[0], &whole[..whole.len() / 2]);
+    garbage(&files[1], b"no synopsis at all");
+    assert_eq!(counted(folders.process().await.0), (2, 0, 2));
+    assert_eq!(fs::read(&files[0]).unwrap(), whole);
+
+    // Both synopses hold rows of regions; the stale ones are deleted.
+    let region = sources::shop().into_iter().find(|(name, _)| *name == "region").unwrap().1.slice(0, 2);
+    sources::write_parquet(&sessions, folders.data.path(), "region", &region).await;
+    assert_eq!(counted(folders.process().await.0), (2, 0, 0));
+    let after = folders.files("synopsis");
+    assert!(after.len() == 2 && after.iter().all(|file| !files.contains(file)), "{after:?}");
 }
 
 #[tokio::test]

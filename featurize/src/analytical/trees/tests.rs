@@ -196,6 +196,37 @@ async fn complete_samples_are_counted_whatever_keys_are_declared() {
     }
 }
 
+#[tokio::test]
+async fn a_filter_on_a_key_counts_once() {
+    let config = ProfileConfig { sample_rows: 1000, key_sample_rows: 100, ..ProfileConfig::default() };
+    let database = star(60_000, 5000, &star_keys(), &config);
+    let join = "SELECT COUNT(*) FROM facts f JOIN one a ON f.one = a.id JOIN notes n ON n.one = a.id";
+    for sql in [
+        format!("{STAR} WHERE a.id = 77"),
+        format!("{STAR} WHERE f.one IN (5, 77, 205, 1200)"),
+        format!("{join} WHERE n.one = 77"),
+        format!("{join} WHERE n.one IN (5, 77, 205, 1200) AND f.size < 90"),
+        format!("{join} WHERE a.id BETWEEN 100 AND 130"),
+        "SELECT COUNT(*) FROM facts f, facts g, one a WHERE f.one = a.id AND g.one = a.id AND f.one = 77".to_string(),
+    ] {
+        let (exact, estimate) = (database.exact(&sql).await, database.estimate(&sql).await);
+        assert!(exact > 5.0 && q_error(estimate.rows, exact) < 4.0, "{sql}: {estimate:?} for {exact}");
+        assert!(exact <= estimate.bound && estimate.rows <= estimate.bound);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_another_one_determines_selects_nothing() {
+    let games = |n: i64| ("game", numbers((0..n).map(|i| Some(i % 2000))));
+    let seasons = |n: i64| ("season", numbers((0..n).map(|i| Some(i % 2000 / 100))));
+    let config = ProfileConfig { sample_rows: 1500, ..ProfileConfig::default() };
+    let tables = vec![("a", vec![games(8000), seasons(8000)]), ("b", vec![games(6000), seasons(6000)])];
+    let database = Database::new(tables, &[], &config);
+    let sql = "SELECT COUNT(*) FROM a JOIN b ON a.game = b.game AND a.season = b.season";
+    let (exact, estimate) = (database.exact(sql).await, database.estimate(sql).await);
+    assert!(q_error(estimate.rows, exact) < 1.3, "{estimate:?} for {exact}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
