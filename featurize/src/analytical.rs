@@ -4,7 +4,7 @@
 //! however the plan joins it: rows of the rest, times rows of the last relation, times the share of pairs that match. The
 //! share comes from common values matched with each other and uniform remainders (PostgreSQL's `eqjoinsel`, Selinger et al.
 //! SIGMOD 1979 for the remainders), corrected by what samples of the keys and join synopses say of their filters and fanouts;
-//! the bound is that of [`crate::bound`].
+//! the bound is that of `bound.rs`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use hashbrown::HashSet;
 
-use crate::key_sample::hash_of;
 use crate::profile::TableProfile;
 use crate::sample::mix;
-use crate::sketch::{ColumnSketch, Domain, Reading};
+use crate::sketch::{ColumnSketch, Domain, Reading, key_hash};
 
 /// Columns of one table whose values are found in columns of another, by the places of the tables in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -172,7 +171,7 @@ pub(crate) fn row_keys(rows: &RecordBatch, columns: &[usize]) -> Vec<Option<u64>
         if Domain::of(array.data_type()) != Domain::Float {
             let reading = Reading::new(array);
             for (index, key) in reading.keys.iter().enumerate() {
-                own[reading.row(index) as usize] = Some(hash_of(*key));
+                own[reading.row(index) as usize] = Some(key_hash(*key));
             }
         }
         let both = |(so_far, own): (u64, u64)| mix(so_far.rotate_left(23) ^ own);

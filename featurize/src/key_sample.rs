@@ -17,8 +17,8 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::sample::{mix, priority, take_rows};
-use crate::sketch::{ColumnSketch, Reading, Value, integer_key, text_key};
+use crate::sample::{priority, take_rows};
+use crate::sketch::{ColumnSketch, Reading, Value, integer_key, key_hash, text_key};
 
 /// Rows kept of one value.
 const ROWS_PER_KEY: usize = 16;
@@ -56,7 +56,7 @@ impl KeySample {
         }
         let reading = Reading::new(array);
         for (index, key) in reading.keys.iter().enumerate() {
-            let (count, rows) = rows_of.entry(hash_of(*key)).or_default();
+            let (count, rows) = rows_of.entry(key_hash(*key)).or_default();
             *count += f64::from(u8::from(complete));
             rows.push(reading.row(index));
         }
@@ -161,13 +161,8 @@ impl KeySample {
     }
 }
 
-/// The hash of a key that [`Reading`] has read: equal for equal values of whatever type of integer or text.
-pub(crate) fn hash_of(key: u64) -> u64 {
-    mix(mix(key) ^ 0x9e37)
-}
-
 fn hash_of_value(value: &Value) -> u64 {
-    hash_of(match value {
+    key_hash(match value {
         Value::Number(number) => integer_key(*number as i64),
         Value::Text(text) => text_key(text),
     })
@@ -232,14 +227,10 @@ impl KeySampler {
         self.column
     }
 
-    /// Offers the rows of `batch`, whose column `reading` has read.
+    /// Offers the rows of `batch`, whose column `reading` has read and hashed.
     pub(crate) fn push(&mut self, batch: &RecordBatch, reading: &Reading) -> Result<()> {
-        let mut chosen: Vec<u32> = vec![];
-        for (index, key) in reading.keys.iter().enumerate() {
-            let hash = hash_of(*key);
-            if hash > self.threshold {
-                continue;
-            }
+        let (threshold, mut chosen) = (self.threshold, Vec::<u32>::new());
+        for (index, &hash) in reading.hashes.iter().enumerate().filter(|(_, hash)| **hash <= threshold) {
             let key = self.keys.entry(hash).or_default();
             key.count += 1;
             let row = reading.row(index);
@@ -429,7 +420,9 @@ mod tests {
         for start in (0..batch.num_rows()).step_by(1000) {
             let rows = batch.slice(start, 1000.min(batch.num_rows() - start));
             let part = usize::from(start > batch.num_rows() / 3);
-            parts[part].push(&rows, &Reading::new(rows.column(0))).unwrap();
+            let mut reading = Reading::new(rows.column(0));
+            reading.hash();
+            parts[part].push(&rows, &reading).unwrap();
         }
         let [mut sampler, other] = parts;
         sampler.append(other);
@@ -503,7 +496,7 @@ mod tests {
         let batch = rows((0..5000).map(|i| ((i % 9 > 0).then_some(i % 9), i)));
         let sketch = {
             let mut builder = crate::sketch::ColumnSketchBuilder::new(&DataType::Int64, 1 << 20, None);
-            builder.push(batch.column(0), &Reading::new(batch.column(0)));
+            builder.push(batch.column(0), &mut Reading::default());
             builder.finish(batch.column(0))
         };
         let sampled = batch.slice(0, 90);

@@ -39,7 +39,7 @@ pub struct ProfileConfig {
     pub key_samples: usize,
     /// Rows of each of these samples (default 2048).
     pub key_sample_rows: usize,
-    /// Distinct values that are counted exactly, over all columns of a table (default 4 Mi, 16 bytes each).
+    /// Distinct values that are counted exactly, over all columns of a table (default 2 Mi, 16 bytes each in every part).
     pub counted_values: usize,
     /// Parts of the table that are read at a time (default 4); the sample is the same for the same number.
     pub parts: usize,
@@ -57,7 +57,7 @@ impl Default for ProfileConfig {
             least_bytes: 256 << 10,
             key_samples: 6,
             key_sample_rows: 2048,
-            counted_values: 4 << 20,
+            counted_values: 2 << 20,
             parts: 4,
             seed: 0,
             synopsis: SynopsisConfig::default(),

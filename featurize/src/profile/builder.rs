@@ -39,6 +39,8 @@ pub(super) struct ProfileBuilder {
     columns: Vec<ColumnSketchBuilder>,
     key_samplers: Vec<KeySampler>,
     bytes: usize,
+    /// Of the array that is looked at.
+    reading: Reading,
 }
 
 impl ProfileBuilder {
@@ -56,18 +58,18 @@ impl ProfileBuilder {
         let keys = (0..width).filter(is_key).filter(|_| config.key_samples > 0);
         let key_samplers =
             keys.map(|column| KeySampler::new(column, config.key_sample_rows, config.seed, part)).collect();
-        Self { schema, sampler, columns, key_samplers, bytes: 0 }
+        Self { schema, sampler, columns, key_samplers, bytes: 0, reading: Reading::default() }
     }
 
     /// Takes the rows of `batch`.
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut key_samplers = self.key_samplers.iter_mut().peekable();
         for (column, (builder, array)) in self.columns.iter_mut().zip(batch.columns()).enumerate() {
-            let reading = builder.read(array);
-            self.bytes += data_bytes(array, &reading);
-            builder.push(array, &reading);
+            builder.push(array, &mut self.reading);
+            self.bytes += data_bytes(array, &self.reading);
             if let Some(sampler) = key_samplers.next_if(|sampler| sampler.column() == column) {
-                sampler.push(batch, &reading)?;
+                self.reading.hash();
+                sampler.push(batch, &self.reading)?;
             }
         }
         self.sampler.push(batch)
@@ -117,6 +119,9 @@ impl ProfileBuilder {
 /// Fewest rows of a sample that is cut.
 const FEWEST_ROWS: usize = 64;
 
+/// Bytes that the sketch of a column takes, common values and histogram of long strings aside.
+const LARGEST_SKETCH: usize = 24 << 10;
+
 /// Stored bytes of a value of a sample by key besides its rows: its hash, its count and where its rows begin.
 const BYTES_OF_KEY: usize = 14;
 
@@ -125,6 +130,11 @@ impl TableProfile {
     /// they leave, the samples by key the rest; those of the least likely keys are given up before all become too short.
     pub(super) fn cut(mut self, config: &ProfileConfig) -> Result<Self> {
         let budget = (config.share_of_data * self.rows * self.row_bytes).max(config.least_bytes as f64);
+        let rows = self.key_samples.iter().filter_map(|(_, sample)| Some(sample.own.as_ref()?.num_rows()));
+        let samples = (self.sample.num_rows() + rows.sum::<usize>()) as f64 * self.row_bytes;
+        if samples + (LARGEST_SKETCH * self.columns.len()) as f64 <= budget {
+            return Ok(self);
+        }
         // How well shorter samples compress is not known before: closer from below each time.
         for part in [1.0, 0.9, 0.75, 0.5] {
             if self.to_bytes()?.len() as f64 <= budget {

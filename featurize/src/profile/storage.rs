@@ -1,4 +1,4 @@
-//! Profiles on disk: one file each, a checksum and, compressed, the sketches as CBOR and the samples as an Arrow IPC stream.
+//! Profiles on disk: one file each, a checksum and, compressed, the sketches in the format of postcard and the samples as an Arrow IPC stream.
 //! It is written aside and renamed; a damaged file is reported and never trusted.
 
 use std::fs::File;
@@ -48,11 +48,10 @@ impl TableProfile {
     /// When Arrow cannot write the samples.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
-        let mut sketches = Vec::new();
         let merged = (self.appended, &self.files);
         let stored =
             (STORED_VERSION, self.rows, self.row_bytes, merged, &self.columns, &self.key_samples, &self.groups);
-        ciborium::into_writer(&stored, &mut sketches).map_err(|error| failed(&error))?;
+        let mut sketches = postcard::to_stdvec(&stored).map_err(|error| failed(&error))?;
         let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
         body.append(&mut sketches);
         let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
@@ -73,8 +72,7 @@ impl TableProfile {
     /// Bytes that the sketches and the groups of rows take when they are stored.
     pub(super) fn sketch_bytes(&self) -> Result<usize> {
         let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
-        let mut sketches = Vec::new();
-        ciborium::into_writer(&(&self.columns, &self.groups), &mut sketches).map_err(|error| failed(&error))?;
+        let sketches = postcard::to_stdvec(&(&self.columns, &self.groups)).map_err(|error| failed(&error))?;
         zstd::bulk::compress(&sketches, COMPRESSION).map(|bytes| bytes.len()).map_err(|error| failed(&error))
     }
 
@@ -110,7 +108,7 @@ impl TableProfile {
         let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (sketches, sample) = body.split_at_checked(length).ok_or_else(truncated)?;
-        let stored: Stored = ciborium::from_reader(sketches).map_err(|e| damaged(path, e))?;
+        let stored: Stored = postcard::from_bytes(sketches).map_err(|e| damaged(path, e))?;
         let (version, rows, row_bytes, (appended, files), columns, mut key_samples, groups) = stored;
         let reader = StreamReader::try_new(sample, None).map_err(|e| damaged(path, e))?;
         let schema = reader.schema();

@@ -44,13 +44,13 @@ pub(crate) struct ColumnSketchBuilder {
 pub(crate) type KnownRange = Option<(i64, i64)>;
 
 impl ColumnSketchBuilder {
-    /// A builder that counts at most `capacity` distinct values exactly; integers that are known to lie within a range of so
-    /// many are counted in an array.
+    /// A builder that counts at most `capacity` distinct values exactly; integers that are known to lie within a range of
+    /// twice as many are counted in an array, which takes half the memory per value.
     pub(crate) fn new(data_type: &DataType, capacity: usize, known: KnownRange) -> Self {
         let domain = Domain::of(data_type);
         let is_integer = matches!(domain, Domain::Integer | Domain::Time | Domain::Boolean);
         let fits =
-            |&(low, high): &(i64, i64)| high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < capacity as u64);
+            |&(low, high): &(i64, i64)| high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < 2 * capacity as u64);
         let counter = match known.filter(|range| is_integer && range.0 <= range.1 && fits(range)) {
             Some((low, high)) => Counter::dense(integer_key(low), integer_key(high), capacity),
             None => Counter::new(capacity),
@@ -70,17 +70,16 @@ impl ColumnSketchBuilder {
         }
     }
 
-    /// Reads the next values of the column.
-    pub(crate) fn read(&self, array: &ArrayRef) -> Reading {
-        Reading::with_order(array, self.order.is_sorted())
-    }
-
-    /// Takes the values of `array`, which `reading` has read.
-    pub(crate) fn push(&mut self, array: &ArrayRef, reading: &Reading) {
+    /// Takes the values of `array`, reading them into `reading`.
+    pub(crate) fn push(&mut self, array: &ArrayRef, reading: &mut Reading) {
+        reading.read(array, self.order.is_sorted());
+        if self.counter.is_hashed() {
+            reading.hash();
+        }
         self.rows += reading.rows as u64;
         self.nulls += reading.nulls as u64;
         self.non_finite += reading.non_finite as u64;
-        self.counter.add_all(&reading.keys);
+        self.counter.add_all(reading);
         self.order.push(reading, self.domain);
         match &reading.text {
             Some(text) => {
@@ -394,7 +393,7 @@ mod tests {
     fn sketch(array: impl Array + 'static) -> ColumnSketch {
         let array: ArrayRef = Arc::new(array);
         let mut builder = ColumnSketchBuilder::new(array.data_type(), 1 << 16, None);
-        builder.push(&array, &Reading::new(&array));
+        builder.push(&array, &mut Reading::default());
         builder.finish(&array)
     }
 

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use super::degrees::DegreeSequence;
+use super::reading::{Reading, key_hash};
 use crate::sample::mix;
 
 /// The keys are already hashes.
@@ -42,6 +43,8 @@ pub(crate) struct Counter {
     counts: HashMap<u64, u64, Build>,
     capacity: usize,
     halvings: u32,
+    /// Keys with a larger hash are sampled out.
+    threshold: u64,
     /// Rows by the hash of their key, once the map was full.
     cells: Option<Vec<u64>>,
 }
@@ -49,7 +52,7 @@ pub(crate) struct Counter {
 impl Counter {
     /// A counter of at most `capacity` keys.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { dense: None, counts: HashMap::default(), capacity: capacity.max(1024), halvings: 0, cells: None }
+        Self { dense: None, counts: HashMap::default(), capacity: capacity.max(1024), halvings: 0, threshold: u64::MAX, cells: None }
     }
 
     /// A counter of the keys from `low` to `high`; others turn it into one of `capacity` keys.
@@ -57,23 +60,33 @@ impl Counter {
         Self { dense: Some((low, vec![0; (high - low) as usize + 1])), ..Self::new(capacity) }
     }
 
-    /// Counts keys.
-    pub(crate) fn add_all(&mut self, keys: &[u64]) {
-        let mut rest = keys;
+    /// Whether it counts by hash.
+    pub(crate) fn is_hashed(&self) -> bool {
+        self.dense.is_none()
+    }
+
+    /// Counts the keys of `reading`, which are hashed where [`Self::is_hashed`].
+    pub(crate) fn add_all(&mut self, reading: &mut Reading) {
         if let Some((base, counts)) = &mut self.dense {
             let place = |key: &u64| usize::try_from(key.wrapping_sub(*base)).ok().filter(|&i| i < counts.len());
-            let outside = keys.iter().position(|key| place(key).is_none());
-            let (inside, left) = keys.split_at(outside.unwrap_or(keys.len()));
-            for key in inside {
-                counts[key.wrapping_sub(*base) as usize] += 1;
+            let inside = reading.ends.is_none_or(|(low, high)| place(&low).is_some() && place(&high).is_some());
+            if inside {
+                for key in &reading.keys {
+                    counts[key.wrapping_sub(*base) as usize] += 1;
+                }
+                return;
             }
-            rest = left;
-            if !rest.is_empty() {
-                self.scatter();
-            }
+            // What the files said of the range is wrong.
+            self.scatter();
+            reading.hash();
         }
-        for &key in rest {
-            self.add(key, 1);
+        for (&key, &hash) in reading.keys.iter().zip(&reading.hashes) {
+            if let Some(cells) = &mut self.cells {
+                cells[hash as usize % CELLS] += 1;
+            }
+            if hash <= self.threshold {
+                self.insert(key, 1);
+            }
         }
     }
 
@@ -81,17 +94,17 @@ impl Counter {
     fn scatter(&mut self) {
         let Some((base, counts)) = self.dense.take() else { return };
         for (place, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-            self.add(base + place as u64, count);
+            let key = base + place as u64;
+            if let Some(cells) = &mut self.cells {
+                cells[key_hash(key) as usize % CELLS] += count;
+            }
+            if key_hash(key) <= self.threshold {
+                self.insert(key, count);
+            }
         }
     }
 
-    fn add(&mut self, key: u64, rows: u64) {
-        if let Some(cells) = &mut self.cells {
-            cells[cell(key)] += rows;
-            if !stays(key, self.halvings) {
-                return;
-            }
-        }
+    fn insert(&mut self, key: u64, rows: u64) {
         match self.counts.entry(key) {
             Entry::Occupied(mut entry) => *entry.get_mut() += rows,
             Entry::Vacant(entry) => {
@@ -107,16 +120,21 @@ impl Counter {
             self.count_in_cells();
         }
         while self.counts.len() > self.capacity {
-            self.halvings += 1;
-            let halvings = self.halvings;
-            self.counts.retain(|&key, _| stays(key, halvings));
+            self.halve();
         }
+    }
+
+    fn halve(&mut self) {
+        self.halvings += 1;
+        self.threshold /= 2;
+        let threshold = self.threshold;
+        self.counts.retain(|&key, _| key_hash(key) <= threshold);
     }
 
     fn count_in_cells(&mut self) {
         if self.cells.is_none() {
             let mut cells = vec![0; CELLS];
-            self.counts.iter().for_each(|(&key, &count)| cells[cell(key)] += count);
+            self.counts.iter().for_each(|(&key, &count)| cells[key_hash(key) as usize % CELLS] += count);
             self.cells = Some(cells);
         }
     }
@@ -139,10 +157,12 @@ impl Counter {
         if let (Some(cells), Some(more)) = (&mut self.cells, &other.cells) {
             cells.iter_mut().zip(more).for_each(|(cell, more)| *cell += more);
         }
-        self.halvings = self.halvings.max(other.halvings);
-        other.counts.into_iter().for_each(|(key, count)| *self.counts.entry(key).or_default() += count);
-        let halvings = self.halvings;
-        self.counts.retain(|&key, _| stays(key, halvings));
+        while self.halvings < other.halvings {
+            self.halve();
+        }
+        let threshold = self.threshold;
+        let stay = other.counts.into_iter().filter(|(key, _)| key_hash(*key) <= threshold);
+        stay.for_each(|(key, count)| *self.counts.entry(key).or_default() += count);
         self.shrink();
     }
 
@@ -199,7 +219,7 @@ impl Counter {
 
     /// The smallest hashes of the keys, at most `capacity`, ascending.
     pub(crate) fn smallest_hashes(&self, sorted: &[(u64, u64)], capacity: usize) -> Vec<u64> {
-        let mut hashes: Vec<u64> = sorted.iter().map(|(key, _)| distinct_hash(*key)).collect();
+        let mut hashes: Vec<u64> = sorted.iter().map(|(key, _)| key_hash(*key)).collect();
         if hashes.len() > capacity {
             hashes.select_nth_unstable(capacity);
             hashes.truncate(capacity);
@@ -209,29 +229,22 @@ impl Counter {
     }
 }
 
-/// The hash that sampling goes by. The table uses the low and the highest bits of mix(key); a second mix keeps this choice
-/// independent of them.
-fn distinct_hash(key: u64) -> u64 {
-    mix(mix(key))
-}
-
-fn stays(key: u64, halvings: u32) -> bool {
-    distinct_hash(key).leading_zeros() >= halvings
-}
-
-fn cell(key: u64) -> usize {
-    distinct_hash(key) as usize % CELLS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(keys: &[u64]) -> Reading {
+        let ends = keys.iter().min().copied().zip(keys.iter().max().copied());
+        let mut reading = Reading { keys: keys.to_vec(), ends, ..Reading::default() };
+        reading.hash();
+        reading
+    }
 
     #[test]
     fn counts_exactly_below_the_capacity() {
         for mut counter in [Counter::new(2048), Counter::dense(0, 999, 2048), Counter::dense(5, 700, 2048)] {
             let keys: Vec<u64> = (0..1000).chain(0..10).collect();
-            counter.add_all(&keys);
+            counter.add_all(&mut read(&keys));
             let sorted = counter.sorted();
             assert!(counter.is_exact() && sorted.len() == 1000 && sorted.is_sorted());
             assert_eq!((counter.count(3), counter.count(500), counter.count(1000)), (Some(2), Some(1), None));
@@ -244,7 +257,7 @@ mod tests {
     fn parts_add_up() {
         let keys: Vec<u64> = (0..30_000u64).map(|i| i * 7919 % 5000).collect();
         let mut whole = Counter::new(1 << 13);
-        whole.add_all(&keys);
+        whole.add_all(&mut read(&keys));
         let (head, tail) = keys.split_at(7000);
         let parts = [
             (Counter::new(1 << 13), Counter::new(1 << 13)),
@@ -252,14 +265,14 @@ mod tests {
             (Counter::dense(0, 4999, 1 << 13), Counter::new(1 << 13)),
         ];
         for (mut one, mut other) in parts {
-            one.add_all(head);
-            other.add_all(tail);
+            one.add_all(&mut read(head));
+            other.add_all(&mut read(tail));
             one.append(other);
             assert_eq!(one.sorted(), whole.sorted());
         }
         let (mut one, mut other) = (Counter::new(1 << 10), Counter::new(1 << 12));
-        one.add_all(head);
-        other.add_all(tail);
+        one.add_all(&mut read(head));
+        other.add_all(&mut read(tail));
         one.append(other);
         assert!(one.sorted().iter().all(|(key, count)| whole.count(*key) == Some(*count)) && !one.is_exact());
     }
@@ -268,7 +281,7 @@ mod tests {
     fn estimates_distinct_values_above_it() {
         let mut counter = Counter::new(4096);
         let keys: Vec<u64> = (0..300_000u64).flat_map(|key| [key, key]).collect();
-        counter.add_all(&keys);
+        counter.add_all(&mut read(&keys));
         assert!(!counter.is_exact());
         let kept = counter.sorted();
         let estimate = kept.len() as f64 * counter.scale();
@@ -284,7 +297,7 @@ mod tests {
     fn cells_bound_the_degrees_of_what_is_not_counted() {
         let mut counter = Counter::new(1024);
         let keys: Vec<u64> = (0..200_000u64).map(|i| if i % 10 == 0 { 7 } else { i }).collect();
-        counter.add_all(&keys);
+        counter.add_all(&mut read(&keys));
         let degrees = counter.degrees(&counter.sorted());
         assert!(degrees.max() >= 20_000.0 && degrees.max() < 20_100.0, "{}", degrees.max());
         assert!((degrees.rows() - 200_000.0).abs() < 1.0);

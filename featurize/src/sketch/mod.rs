@@ -12,7 +12,7 @@ mod values;
 pub(crate) use builder::{ColumnSketchBuilder, KnownRange};
 pub use degrees::{DegreeSequence, DegreeStep};
 pub use order::ValueOrder;
-pub(crate) use reading::{Reading, integer_key, text_key};
+pub(crate) use reading::{Reading, integer_key, key_hash, text_key};
 pub(crate) use values::Slots;
 pub use values::{Domain, Value, scalar_value};
 

@@ -49,7 +49,6 @@ impl Domain {
 
 /// A value, stripped of its type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
 pub enum Value {
     /// Numbers, dates (as Arrow stores them) and booleans; finite.
     Number(f64),

@@ -172,8 +172,7 @@ impl SynopsisPlan {
 
 /// Hash of what the sketches of a table say.
 fn summary_hash(table: &TableProfile) -> u64 {
-    let mut summary = vec![];
     // Writing into memory fails for no sketch.
-    let _ = ciborium::into_writer(&(table.rows, table.row_bytes, &table.columns), &mut summary);
+    let summary = postcard::to_stdvec(&(table.rows, table.row_bytes, &table.columns)).unwrap_or_default();
     xxhash_rust::xxh3::xxh3_64(&summary)
 }

@@ -1,4 +1,4 @@
-//! A synopsis as a file: a checksum, the links as CBOR and the parents' rows as Arrow IPC streams. A damaged file is reported
+//! A synopsis as a file: a checksum, the links as postcard and the parents' rows as Arrow IPC streams. A damaged file is reported
 //! and never trusted.
 
 use std::fs::File;
@@ -67,8 +67,7 @@ impl JoinSynopsis {
             });
         }
         let header = Header { signature: plan.signature(tables), rows: self.rows as u64, parents };
-        let mut links = vec![];
-        ciborium::into_writer(&header, &mut links).map_err(|e| damaged(path, e))?;
+        let mut links = postcard::to_stdvec(&header).map_err(|e| damaged(path, e))?;
         let mut body = (links.len() as u64).to_le_bytes().to_vec();
         body.append(&mut links);
         body.append(&mut streams);
@@ -106,7 +105,7 @@ impl JoinSynopsis {
         let (length, body) = body.split_first_chunk::<8>().ok_or_else(truncated)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|e| damaged(path, e))?;
         let (links, mut streams) = body.split_at_checked(length).ok_or_else(truncated)?;
-        let header: Header = ciborium::from_reader(links).map_err(|e| damaged(path, e))?;
+        let header: Header = postcard::from_bytes(links).map_err(|e| damaged(path, e))?;
         if header.signature != plan.signature(tables) || header.rows != plan.rows as u64 {
             return Err(damaged(path, "made from other plans or profiles"));
         }
