@@ -1,5 +1,7 @@
 //! Labels against plain execution.
 
+use std::sync::Arc;
+
 use clap::ValueEnum;
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::compute::cast;
