@@ -98,17 +98,14 @@ impl ProfileStore {
                 continue;
             }
             let stored = self.stored_synopsis(&plan, &members, &profiles);
-            match stored.as_ref().filter(|stored| stored.file.exists()) {
-                Some(stored) => match JoinSynopsis::load(&plan, &profiles, &stored.file) {
-                    Ok(synopsis) => {
-                        count(&counters.synopses_loaded);
-                        report.synopses.push(describe(&members, &plan, &synopsis, true));
-                        keep(&members[plan.root].table, synopsis);
-                        continue;
-                    }
-                    Err(_) => count(&counters.synopses_damaged),
-                },
-                None => {}
+            if let Some(stored) = stored.as_ref().filter(|stored| stored.file.exists()) {
+                if let Ok(synopsis) = JoinSynopsis::load(&plan, &profiles, &stored.file) {
+                    count(&counters.synopses_loaded);
+                    report.synopses.push(describe(&members, &plan, &synopsis, true));
+                    keep(&members[plan.root].table, synopsis);
+                    continue;
+                }
+                count(&counters.synopses_damaged);
             }
             wanted.push((plan, stored));
         }

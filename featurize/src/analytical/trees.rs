@@ -208,7 +208,8 @@ impl JoinEstimator<'_> {
         let parent = &tree.synopsis.parents()[member.parent];
         let pairs = parent.columns.iter().zip(&parent.referenced);
         let share = |(own, theirs): (&usize, &usize)| {
-            let sketch = |relation: usize, column: usize| self.relations[relation].profile.as_ref()?.columns.get(column);
+            let sketch =
+                |relation: usize, column: usize| self.relations[relation].profile.as_ref()?.columns.get(column);
             let pair = sketch(member.from, *own).zip(sketch(member.relation, *theirs));
             pair.map_or(1.0, |(own, theirs)| key_selectivity(own, theirs))
         };
