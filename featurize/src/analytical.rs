@@ -337,6 +337,7 @@ impl<'a> JoinEstimator<'a> {
         let mut classes = Classes { set, ..Classes::default() };
         let mut by_key = None;
         let mut composite = Composite::default();
+        let mut survived = 1.0;
         for (index, class) in self.graph.classes.iter().enumerate() {
             // Of a class with several members on the set's side, the one with the fewest distinct values has survived.
             let of_set = class
@@ -349,6 +350,11 @@ impl<'a> JoinEstimator<'a> {
             let (l, r) = (self.key(left), self.key(right));
             let (selectivity, filtered) = (self.plain(left, right), self.filtered(index, set, left, right));
             classes.shares.push((index, filtered));
+            // Keys by which rows of the set were joined already are not NULL.
+            if class.members.iter().filter(|member| set.contains(member.relation)).count() > 1 {
+                let known = self.shared_filter(index, set, relation).is_some();
+                survived *= if known { 1.0 } else { (1.0 - l.null).max(f64::EPSILON) };
+            }
             // Several keys tell much the same: the one with most matches counts.
             if let Some((correlation, relations)) = self.correlation(index, set, relation)
                 && correlation.strength() > keys.correlation.map_or(0.0, |known| known.strength())
@@ -393,6 +399,8 @@ impl<'a> JoinEstimator<'a> {
             keys.count += 1;
         }
         classes.together = keys.filtered_selectivity;
+        keys.selectivity = (keys.selectivity / survived).min(1.0);
+        keys.filtered_selectivity = (keys.filtered_selectivity / survived).min(1.0);
         self.correct(&mut keys, by_key, &classes, set, relation);
         keys
     }
