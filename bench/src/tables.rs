@@ -25,6 +25,9 @@ use crate::trace::parse_range;
 /// Histograms over one, two, ... columns that are drawn of a table to train on, if it has so many.
 const TRAINING_HISTOGRAMS: [usize; 5] = [3, 6, 6, 6, 6];
 
+/// Histograms over as many columns that are drawn of a table at most; over one column each is counted once.
+const MOST_HISTOGRAMS: usize = 1000;
+
 /// Rows of a table that are kept.
 const SAMPLE_ROWS: usize = 640;
 
@@ -118,7 +121,8 @@ fn tasks(database: &Database, seed: u64) -> Result<Vec<TableTask>> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut tasks = vec![];
     for table in &database.tables {
-        if let Some((task, _)) = task(table, &ProfileConfig::default(), TRAINING_HISTOGRAMS, SAMPLE_ROWS, &mut random)? {
+        if let Some((task, _)) = task(table, &ProfileConfig::default(), TRAINING_HISTOGRAMS, SAMPLE_ROWS, &mut random)?
+        {
             tasks.push(task);
         }
     }
@@ -142,8 +146,10 @@ pub fn task(
         return Ok(None);
     }
     let profile = TableProfile::of_batches(batch.schema(), std::slice::from_ref(batch), config)?;
-    let varying: Vec<u32> =
-        (0..profile.columns.len()).filter(|&column| varies(&profile.columns[column])).map(|column| column as u32).collect();
+    let varying: Vec<u32> = (0..profile.columns.len())
+        .filter(|&column| varies(&profile.columns[column]))
+        .map(|column| column as u32)
+        .collect();
     if varying.is_empty() {
         return Ok(None);
     }
@@ -156,8 +162,11 @@ pub fn task(
     let mut counted = vec![];
     for (dimensions, &wanted) in (1..).zip(&histograms) {
         let mut sets: Vec<Vec<u32>> = vec![];
-        for _ in 0..2 * wanted {
-            if dimensions > varying.len() || sets.len() == wanted {
+        if dimensions == 1 && wanted >= varying.len() {
+            sets = varying.iter().map(|&column| vec![column]).collect();
+        }
+        for _ in 0..2 * wanted.min(MOST_HISTOGRAMS) {
+            if dimensions > varying.len() || (dimensions == 1 && sets.len() == varying.len()) || sets.len() >= wanted {
                 break;
             }
             let mut set: Vec<u32> =
@@ -203,7 +212,8 @@ mod tests {
         assert!(report.histograms > 5 * report.tables);
         let tasks = restoration::read(&output.path().join("prior_000005")).unwrap();
         for task in &tasks {
-            let rows = |histogram: &CountedHistogram| histogram.counts.iter().map(|count| f64::from(count.1)).sum::<f64>();
+            let rows =
+                |histogram: &CountedHistogram| histogram.counts.iter().map(|count| f64::from(count.1)).sum::<f64>();
             assert!(task.histograms.iter().all(|histogram| (rows(histogram) - task.rows).abs() < 0.5));
         }
         assert_eq!(run(&options).unwrap().complete, 2);

@@ -38,7 +38,7 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { width: 64, slot: 24, cell_hidden: 48, cell_layers: 3, hidden: 64, layers: 4, kernels: 4 }
+        Self { width: 64, slot: 24, cell_hidden: 48, cell_layers: 3, hidden: 64, layers: 4, kernels: 6 }
     }
 }
 
@@ -200,9 +200,7 @@ pub fn parameters(shapes: &[MlpShape]) -> Vec<ParameterShape> {
 
 fn check_sizes(sizes: &[(&str, usize, std::ops::RangeInclusive<usize>)]) -> Result<()> {
     match sizes.iter().find(|(_, size, range)| !range.contains(size)) {
-        Some((name, size, range)) => {
-            Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}")))
-        }
+        Some((name, size, range)) => Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}"))),
         None => Ok(()),
     }
 }
@@ -239,7 +237,7 @@ impl DataConfig {
     /// | marginal | D | bins |
     /// | bucket | bucket features ++ D of the table ++ D (mean over its columns) | 1 |
     /// | relevance | pair features | distances x H |
-    /// | gate | gate features x H ++ 2 | H |
+    /// | gate | gate features x (H + 1) ++ 2 | H + 1 |
     pub fn shapes(&self) -> Vec<MlpShape> {
         let (width, cell) = (self.width, CELL_FEATURES + COLUMN_STATISTICS);
         let mlp = |module, input, hidden, output, layers| MlpShape { module, input, hidden, output, layers };
@@ -252,7 +250,7 @@ impl DataConfig {
             mlp(Module::Marginal, width, self.hidden, BINS, self.cell_layers),
             mlp(Module::Bucket, BUCKET_FEATURES + 2 * width, self.hidden, 1, self.layers),
             mlp(Module::Relevance, PAIR_FEATURES, self.hidden, DISTANCES * self.kernels, self.cell_layers),
-            mlp(Module::Gate, GATE_FEATURES * self.kernels + 2, self.hidden, self.kernels, self.cell_layers),
+            mlp(Module::Gate, GATE_FEATURES * (self.kernels + 1) + 2, self.hidden, self.kernels + 1, self.cell_layers),
         ]
     }
 

@@ -49,8 +49,9 @@ impl ColumnSketchBuilder {
     pub(crate) fn new(data_type: &DataType, capacity: usize, known: KnownRange) -> Self {
         let domain = Domain::of(data_type);
         let is_integer = matches!(domain, Domain::Integer | Domain::Time | Domain::Boolean);
-        let fits =
-            |&(low, high): &(i64, i64)| high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < 2 * capacity as u64);
+        let fits = |&(low, high): &(i64, i64)| {
+            high.checked_sub(low).is_some_and(|span| span.unsigned_abs() < 2 * capacity as u64)
+        };
         let counter = match known.filter(|range| is_integer && range.0 <= range.1 && fits(range)) {
             Some((low, high)) => Counter::dense(integer_key(low), integer_key(high), capacity),
             None => Counter::new(capacity),

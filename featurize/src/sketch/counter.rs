@@ -52,7 +52,14 @@ pub(crate) struct Counter {
 impl Counter {
     /// A counter of at most `capacity` keys.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { dense: None, counts: HashMap::default(), capacity: capacity.max(1024), halvings: 0, threshold: u64::MAX, cells: None }
+        Self {
+            dense: None,
+            counts: HashMap::default(),
+            capacity: capacity.max(1024),
+            halvings: 0,
+            threshold: u64::MAX,
+            cells: None,
+        }
     }
 
     /// A counter of the keys from `low` to `high`; others turn it into one of `capacity` keys.

@@ -56,15 +56,13 @@ impl Reading {
 
     /// Reads the next array; comparing the strings of text with each other is left out unless `ordered`.
     pub(crate) fn read(&mut self, array: &ArrayRef, ordered: bool) {
-        let (mut keys, mut hashes, mut positions) = (
-            std::mem::take(&mut self.keys),
-            std::mem::take(&mut self.hashes),
-            std::mem::take(&mut self.positions),
-        );
+        let (mut keys, mut hashes, mut positions) =
+            (std::mem::take(&mut self.keys), std::mem::take(&mut self.hashes), std::mem::take(&mut self.positions));
         keys.clear();
         hashes.clear();
         positions.clear();
-        *self = Self { rows: array.len(), nulls: array.logical_null_count(), keys, hashes, positions, ..Self::default() };
+        *self =
+            Self { rows: array.len(), nulls: array.logical_null_count(), keys, hashes, positions, ..Self::default() };
         if !self.read_numbers(array) {
             match Slots::new(array) {
                 Slots::Integers(array) => {
