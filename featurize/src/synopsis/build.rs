@@ -229,7 +229,7 @@ impl Growing {
             });
         }
         let take = |rows| take_record_batch(rows, &UInt32Array::from(used)).map_err(DataFusionError::from);
-        let own = rows.map(take).transpose()?;
+        let own = rows.map(take).transpose()?.map(|rows| compacted(&rows)).transpose()?;
         let (from, key) = self.plan.keys[place].clone();
         let (columns, referenced, table) = (key.columns, key.referenced, Arc::clone(table));
         Ok(Partners::Known(SynopsisParent { table, from, columns, referenced, own, links }))
