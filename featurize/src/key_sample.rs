@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::sample::mix;
+use crate::sample::{compacted, mix};
 use crate::sketch::{ColumnSketch, Slot, Slots};
 
 /// Rows kept of one value.
@@ -183,7 +183,7 @@ impl KeySampler {
         self.kept_rows += chosen.len();
         if !chosen.is_empty() {
             let rows = UInt32Array::from(chosen);
-            self.kept.push(take_record_batch(batch, &rows).map_err(DataFusionError::from)?);
+            self.kept.push(compacted(&take_record_batch(batch, &rows).map_err(DataFusionError::from)?)?);
         }
         if self.kept_rows > 4 * self.capacity {
             self.prune(2 * self.capacity, &batch.schema())?;
@@ -217,7 +217,8 @@ impl KeySampler {
         }
         let all = concat_batches(schema, &self.kept).map_err(DataFusionError::from)?;
         self.kept_rows = order.len();
-        self.kept = vec![take_record_batch(&all, &UInt32Array::from(order)).map_err(DataFusionError::from)?];
+        let kept = take_record_batch(&all, &UInt32Array::from(order)).map_err(DataFusionError::from)?;
+        self.kept = vec![compacted(&kept)?];
         Ok(())
     }
 

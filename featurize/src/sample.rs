@@ -4,9 +4,12 @@
 //! reservoir the result does not depend on batch boundaries, and two samples of disjoint inputs merge by keeping the k
 //! smallest of both (Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007).
 
-use datafusion::arrow::array::{RecordBatch, UInt32Array};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::error::DataFusionError;
 
 use crate::Result;
 
@@ -44,9 +47,8 @@ impl Sampler {
         }
         self.seen += batch.num_rows() as u64;
         if !rows.is_empty() {
-            self.kept.push(
-                take_record_batch(batch, &UInt32Array::from(rows)).map_err(datafusion::error::DataFusionError::from)?,
-            );
+            let rows = take_record_batch(batch, &UInt32Array::from(rows));
+            self.kept.push(compacted(&rows.map_err(DataFusionError::from)?)?);
         }
         if self.priorities.len() >= 2 * self.capacity.max(64) {
             self.prune()?;
@@ -70,7 +72,7 @@ impl Sampler {
 
     /// Keeps the `capacity` rows of smallest priority, ordered by priority.
     fn prune(&mut self) -> Result<()> {
-        let all = concat_batches(&self.schema, &self.kept).map_err(datafusion::error::DataFusionError::from)?;
+        let all = concat_batches(&self.schema, &self.kept).map_err(DataFusionError::from)?;
         let mut order: Vec<u32> = (0..self.priorities.len() as u32).collect();
         order.sort_unstable_by_key(|&row| self.priorities[row as usize]);
         order.truncate(self.capacity);
@@ -78,10 +80,24 @@ impl Sampler {
         if self.priorities.len() == self.capacity {
             self.threshold = self.priorities.last().copied().unwrap_or(0);
         }
-        self.kept =
-            vec![take_record_batch(&all, &UInt32Array::from(order)).map_err(datafusion::error::DataFusionError::from)?];
+        let kept = take_record_batch(&all, &UInt32Array::from(order)).map_err(DataFusionError::from)?;
+        self.kept = vec![compacted(&kept)?];
         Ok(())
     }
+}
+
+/// The rows without the buffers of those that they were taken from: views of text keep them all.
+pub(crate) fn compacted(rows: &RecordBatch) -> Result<RecordBatch> {
+    let is_view = |column: &ArrayRef| matches!(column.data_type(), DataType::Utf8View | DataType::BinaryView);
+    if !rows.columns().iter().any(is_view) {
+        return Ok(rows.clone());
+    }
+    let columns = rows.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()) as ArrayRef,
+        _ => ArrayRef::clone(column),
+    });
+    Ok(RecordBatch::try_new(rows.schema(), columns.collect()).map_err(DataFusionError::from)?)
 }
 
 /// The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection whose output looks random.
@@ -94,9 +110,7 @@ pub(crate) fn mix(mut x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use datafusion::arrow::array::{AsArray, Int64Array};
+    use datafusion::arrow::array::Int64Array;
     use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     use super::*;
