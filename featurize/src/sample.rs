@@ -95,15 +95,19 @@ impl Sampler {
 
 /// Some rows of a batch, without a hold on the bytes of the others.
 pub(crate) fn take_rows(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch> {
-    let taken = take_record_batch(batch, &UInt32Array::from(rows)).map_err(DataFusionError::from)?;
+    compacted(&take_record_batch(batch, &UInt32Array::from(rows)).map_err(DataFusionError::from)?)
+}
+
+/// The same rows without a hold on bytes of others: string views share the buffers of the rows they were taken from.
+pub(crate) fn compacted(rows: &RecordBatch) -> Result<RecordBatch> {
     let compact = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
         _ => Arc::clone(column),
     };
-    let columns = taken.columns().iter().map(compact).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(taken.num_rows()));
-    Ok(RecordBatch::try_new_with_options(taken.schema(), columns, &options).map_err(DataFusionError::from)?)
+    let columns = rows.columns().iter().map(compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(rows.schema(), columns, &options).map_err(DataFusionError::from)?)
 }
 
 /// What a row draws: a hash of its place in a part of the table.

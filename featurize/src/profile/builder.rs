@@ -9,7 +9,7 @@ use datafusion::common::Statistics;
 use super::storage::stored_bytes;
 use super::{ProfileConfig, TableProfile};
 use crate::Result;
-use crate::key_sample::KeySampler;
+use crate::key_sample::{KeySample, KeySampler};
 use crate::row_groups::RowGroups;
 use crate::sample::{Sampler, take_rows};
 use crate::sketch::{ColumnSketch, ColumnSketchBuilder, Domain, KnownRange, Reading, Value, scalar_value};
@@ -122,52 +122,46 @@ const FEWEST_ROWS: usize = 64;
 /// Bytes that the sketch of a column takes, common values and histogram of long strings aside.
 const LARGEST_SKETCH: usize = 24 << 10;
 
+/// Rows that are stored to see how well they compress.
+const MEASURED_ROWS: usize = 512;
+
 /// Stored bytes of a value of a sample by key besides its rows: its hash, its count and where its rows begin.
 const BYTES_OF_KEY: usize = 14;
 
 impl TableProfile {
-    /// Cuts the samples to what the profile may take when it is stored: the sketches stay, the uniform sample has half of what
-    /// they leave, the samples by key the rest; those of the least likely keys are given up before all become too short.
+    /// Cuts the samples to what the profile may take when it is stored, by how well some of its rows compress: the sketches
+    /// stay, the uniform sample has half of what they leave, the samples by key the rest; those of the least likely keys are
+    /// given up before all become too short.
     pub(super) fn cut(mut self, config: &ProfileConfig) -> Result<Self> {
         let budget = (config.share_of_data * self.rows * self.row_bytes).max(config.least_bytes as f64);
-        let rows = self.key_samples.iter().filter_map(|(_, sample)| Some(sample.own.as_ref()?.num_rows()));
-        let samples = (self.sample.num_rows() + rows.sum::<usize>()) as f64 * self.row_bytes;
-        if samples + (LARGEST_SKETCH * self.columns.len()) as f64 <= budget {
+        let rows = |sample: &KeySample| sample.own.as_ref().map_or(0, RecordBatch::num_rows);
+        let key_rows: usize = self.key_samples.iter().map(|(_, sample)| rows(sample)).sum();
+        let sample_rows = self.sample.num_rows();
+        let raw = (sample_rows + key_rows) as f64 * self.row_bytes;
+        if raw + (LARGEST_SKETCH * self.columns.len()) as f64 <= budget {
             return Ok(self);
         }
-        // How well shorter samples compress is not known before: closer from below each time.
-        for part in [1.0, 0.9, 0.75, 0.5] {
-            if self.to_bytes()?.len() as f64 <= budget {
-                break;
-            }
-            self.cut_to(part * budget)?;
-        }
-        Ok(self)
-    }
-
-    fn cut_to(&mut self, budget: f64) -> Result<()> {
+        let few = self.sample.slice(0, sample_rows.min(MEASURED_ROWS));
+        let row = stored_bytes(&few)? as f64 / few.num_rows().max(1) as f64;
+        let keys: usize = self.key_samples.iter().map(|(_, sample)| sample.hashes.len()).sum();
+        let (sample, keys) = (sample_rows as f64 * row, key_rows as f64 * row + (BYTES_OF_KEY * keys) as f64);
         let left = (budget - self.sketch_bytes()? as f64).max(0.0);
-        let sample = stored_bytes(&self.sample)? as f64;
-        let mut keys = 0.0;
-        for (_, key) in &self.key_samples {
-            let own = key.own.as_ref().map_or(Ok(0), stored_bytes)?;
-            keys += (own + BYTES_OF_KEY * key.hashes.len()) as f64;
+        if sample + keys <= left {
+            return Ok(self);
         }
         let for_sample = (left - keys).max(0.5 * left).min(sample);
-        let rows = (self.sample.num_rows() as f64 * for_sample / sample.max(1.0)) as usize;
-        let rows = rows.max(FEWEST_ROWS).min(self.sample.num_rows());
-        self.sample = take_rows(&self.sample, (0..rows as u32).collect())?;
+        let kept = ((for_sample / row.max(1.0)) as usize).max(FEWEST_ROWS).min(sample_rows);
+        self.sample = take_rows(&self.sample, (0..kept as u32).collect())?;
         let for_keys = left - for_sample;
         while for_keys < keys && !self.key_samples.is_empty() {
-            let own = self.key_samples.iter().filter_map(|(_, sample)| sample.own.as_ref());
-            let rows: usize = own.map(RecordBatch::num_rows).sum();
-            let each = (rows as f64 * for_keys / keys) as usize / self.key_samples.len();
+            let each = (key_rows as f64 * for_keys / keys) as usize / self.key_samples.len();
             if each >= FEWEST_ROWS {
-                return self.key_samples.iter_mut().try_for_each(|(_, sample)| sample.shorten(each));
+                self.key_samples.iter_mut().try_for_each(|(_, sample)| sample.shorten(each))?;
+                break;
             }
             self.key_samples.pop();
         }
-        Ok(())
+        Ok(self)
     }
 }
 

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use datafusion::arrow::array::{RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
-use datafusion::arrow::datatypes::DataType;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::execute_stream;
@@ -19,6 +18,7 @@ use super::{JoinSynopsis, NO_PARTNER, SynopsisParent};
 use crate::Result;
 use crate::foreign_key::row_keys;
 use crate::profile::TableProfile;
+use crate::sample::compacted;
 
 /// Builds the synopses of a database, one parent table after the other.
 #[derive(Debug)]
@@ -229,7 +229,7 @@ impl Growing {
             });
         }
         let take = |rows| take_record_batch(rows, &UInt32Array::from(used)).map_err(DataFusionError::from);
-        let own = rows.map(take).transpose()?;
+        let own = rows.map(take).transpose()?.map(|rows| compacted(&rows)).transpose()?;
         let (from, key) = self.plan.keys[place].clone();
         let (columns, referenced, table) = (key.columns, key.referenced, Arc::clone(table));
         Ok(Partners::Known(SynopsisParent { table, from, columns, referenced, own, links }))
@@ -309,14 +309,4 @@ impl ParentScan {
         }
         Ok(())
     }
-}
-
-/// The rows without the buffers of those that they were taken from: views of text keep them all.
-fn compacted(rows: &RecordBatch) -> Result<RecordBatch> {
-    let columns = rows.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()) as ArrayRef,
-        _ => ArrayRef::clone(column),
-    });
-    Ok(RecordBatch::try_new(rows.schema(), columns.collect()).map_err(DataFusionError::from)?)
 }
