@@ -19,7 +19,10 @@ fn mixed(i: i64) -> i64 {
     ((x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33) as i64
 }
 
-fn columns() -> Vec<(&'static str, Box<dyn Fn(i64) -> ArrayRef>)> {
+/// The rows of a batch of a column, by the batch's number.
+type Column = Box<dyn Fn(i64) -> ArrayRef>;
+
+fn columns() -> Vec<(&'static str, Column)> {
     let rows = |batch: i64| batch * BATCH..(batch + 1) * BATCH;
     vec![
         ("sorted integers", Box::new(move |b| Arc::new(Int64Array::from_iter_values(rows(b).map(|i| i / 3))))),
@@ -61,11 +64,13 @@ fn profile(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("profile");
     group.sample_size(10).throughput(Throughput::Elements((BATCH * BATCHES) as u64));
     for (name, column) in columns() {
-        let batches: Vec<RecordBatch> =
-            (0..BATCHES).map(|batch| RecordBatch::try_from_iter([("x", column(batch))]).expect("one column")).collect();
+        let batches: Vec<RecordBatch> = (0..BATCHES)
+            .map(|batch| RecordBatch::try_from_iter([("x", column(batch))]).unwrap_or_else(|error| panic!("{error}")))
+            .collect();
         let schema = batches[0].schema();
         group.bench_function(BenchmarkId::new("build", name), |bencher| {
-            bencher.iter(|| TableProfile::of_batches(schema.clone(), black_box(&batches), &ProfileConfig::default()));
+            bencher
+                .iter(|| TableProfile::of_batches(Arc::clone(&schema), black_box(&batches), &ProfileConfig::default()));
         });
         group.bench_function(BenchmarkId::new("copy", name), |bencher| {
             bencher.iter(|| concat_batches(&schema, black_box(&batches)));

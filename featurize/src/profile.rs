@@ -380,8 +380,9 @@ mod tests {
         let texts = StringArray::from_iter_values((0..rows).map(text));
         let batch =
             RecordBatch::try_new(Arc::clone(&schema) as SchemaRef, vec![Arc::new(ids), Arc::new(texts)]).unwrap();
-        let build =
-            |config: &ProfileConfig| TableProfile::of_batches(Arc::clone(&schema) as _, &[batch.clone()], config);
+        let build = |config: &ProfileConfig| {
+            TableProfile::of_batches(Arc::clone(&schema) as _, std::slice::from_ref(&batch), config)
+        };
         let profile = build(&ProfileConfig::default()).unwrap();
         let bytes = profile.to_bytes().unwrap().len();
         assert!(bytes < 256 << 10 && bytes > 100 << 10, "{bytes}");

@@ -68,12 +68,14 @@ pub fn run(options: &BaselineOptions) -> Result<Linear> {
     Ok(linear)
 }
 
+/// Features of a node and its residual.
+type Sample = (Vec<f32>, f32);
+
 /// Ridge regression as least squares with a row `sqrt(penalty * nodes)` per feature below the samples (Hoerl and Kennard,
 /// Technometrics 1970, section 2). Features that do not vary have no slope.
-fn fit(samples: &[&(Vec<f32>, f32)], penalty: f64) -> Result<Regression> {
+fn fit(samples: &[&Sample], penalty: f64) -> Result<Regression> {
     let (n, width) = (samples.len(), samples[0].0.len());
-    let mean_of =
-        |of: &dyn Fn(&(Vec<f32>, f32)) -> f64| samples.iter().map(|sample| of(sample)).sum::<f64>() / n as f64;
+    let mean_of = |of: &dyn Fn(&Sample) -> f64| samples.iter().map(|sample| of(sample)).sum::<f64>() / n as f64;
     let intercept = mean_of(&|sample| f64::from(sample.1));
     let means: Vec<f64> = (0..width).map(|f| mean_of(&|sample| f64::from(sample.0[f]))).collect();
     let spreads: Vec<f64> =

@@ -171,10 +171,10 @@ impl BucketBatch {
     ) {
         let buckets: Vec<usize> = histogram.split(code).collect();
         let dimensions = histogram.columns.len();
-        for position in 0..self.intervals.len() {
+        for (position, intervals) in self.intervals.iter_mut().enumerate() {
             let column = histogram.columns.get(position).map(|&column| first_column + column as usize);
             let interval = column.map(|column| rows.row(column, histogram.buckets(), buckets[position]));
-            self.intervals[position].push(interval.unwrap_or(rows.none()));
+            intervals.push(interval.unwrap_or(rows.none()));
             self.columns[position].push(column.unwrap_or(0) as u32);
             self.column_weights[position].push(if column.is_some() { 1.0 / dimensions as f32 } else { 0.0 });
         }
