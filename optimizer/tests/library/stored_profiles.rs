@@ -153,8 +153,8 @@ async fn files_that_are_added_to_a_table_are_profiled_alone() {
     let table = folders.data.path().join("growing");
     fs::create_dir(&table).unwrap();
     let item = sources::shop().into_iter().find(|(name, _)| *name == "item").unwrap().1;
-    let rows = item.num_rows() as f64;
-    let expect = async |part: &str, expected: (u64, u64, u64), times: f64| {
+    let rows = item.num_rows() as u64;
+    let expect = async |part: &str, expected: (u64, u64, u64), times: u64| {
         let sessions = Sessions::new(relata::Relata::new(None).with_profile_directory(folders.directory()));
         sources::write_parquet(&sessions, &table, part, &item).await;
         let directory = table.display().to_string();
@@ -162,17 +162,17 @@ async fn files_that_are_added_to_a_table_are_profiled_alone() {
         let reports = sessions.relata.profile(&sessions.learned).await.unwrap();
         let counters = sessions.relata.counters();
         assert_eq!((counters.profiled, counters.updated, counters.stale), expected, "{part}");
-        assert!(reports.iter().all(|report| report.error.is_none() && report.rows as f64 == times * rows));
+        assert!(reports.iter().all(|report| report.error.is_none() && report.rows == times * rows));
         assert_eq!(folders.stored().len(), 1);
     };
-    expect("a", (1, 0, 0), 1.0).await;
+    expect("a", (1, 0, 0), 1).await;
     // As many rows as there were: half of the table is new.
-    expect("b", (0, 1, 1), 2.0).await;
+    expect("b", (0, 1, 1), 2).await;
     // Two thirds of it: scanned anew, and from then on brought up to date again.
-    expect("c", (1, 0, 1), 3.0).await;
-    expect("d", (0, 1, 1), 4.0).await;
+    expect("c", (1, 0, 1), 3).await;
+    expect("d", (0, 1, 1), 4).await;
     // A file that changed is no file that was added.
-    expect("a", (1, 0, 1), 4.0).await;
+    expect("a", (1, 0, 1), 4).await;
 }
 
 #[tokio::test]
