@@ -7,8 +7,8 @@
 //! whole parent table and a parent whose keys turn out to repeat is left out, so that what a synopsis says holds whether or
 //! not the declared keys do.
 //!
-//! [`plan`] decides what a synopsis of which table holds, [`build`] finds the partners in one scan per parent table, and
-//! [`stored`] keeps the result on disk.
+//! `plan` decides what a synopsis of which table holds, `build` finds the partners in one scan per parent table, and
+//! `stored` keeps the result on disk.
 
 use std::sync::Arc;
 
