@@ -25,6 +25,9 @@ use crate::trace::parse_range;
 /// Histograms over one, two, ... columns that are drawn of a table to train on, if it has so many.
 const TRAINING_HISTOGRAMS: [usize; 5] = [3, 6, 6, 6, 6];
 
+/// Histograms over as many columns that are drawn of a table at most; over one column each is counted once.
+const MOST_HISTOGRAMS: usize = 1000;
+
 /// Rows of a table that are kept.
 const SAMPLE_ROWS: usize = 640;
 
@@ -156,8 +159,11 @@ pub fn task(
     let mut counted = vec![];
     for (dimensions, &wanted) in (1..).zip(&histograms) {
         let mut sets: Vec<Vec<u32>> = vec![];
-        for _ in 0..2 * wanted {
-            if dimensions > varying.len() || sets.len() == wanted {
+        if dimensions == 1 && wanted >= varying.len() {
+            sets = varying.iter().map(|&column| vec![column]).collect();
+        }
+        for _ in 0..2 * wanted.min(MOST_HISTOGRAMS) {
+            if dimensions > varying.len() || (dimensions == 1 && sets.len() == varying.len()) || sets.len() >= wanted {
                 break;
             }
             let mut set: Vec<u32> =

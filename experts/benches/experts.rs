@@ -1,22 +1,31 @@
-//! What the stack costs a query: embedding a table, one node, a whole plan.
+//! What the stack costs a query: embedding a table, restoring from the embedding, one node, a whole plan.
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use criterion::{Criterion, criterion_group, criterion_main};
-use relata_experts::config::ExpertConfig;
+use relata_experts::config::{DataConfig, ExpertConfig};
+use relata_experts::data::cells::RowContext;
 use relata_experts::{ExpertStack, fixture};
 use relata_featurize::graph::NodeKind;
+use relata_featurize::profile::{ProfileConfig, TableProfile};
+use relata_featurize::relative::{RowSample, TableInput};
+use relata_featurize::row_groups::MOST_GROUPS;
 
 fn experts(criterion: &mut Criterion) {
     let config = ExpertConfig::default();
-    let stack = ExpertStack::from_parameters(&config, &fixture::parameters(&config, 1), &[]).unwrap();
+    let data = fixture::data_expert(DataConfig::default().width, 1).unwrap();
+    let parameters = fixture::parameters(&config.parameters(), 1);
+    let stack = ExpertStack::from_parameters(data, &config, &parameters, &[]).unwrap();
 
-    let table = fixture::table(256, 20, 1);
+    let table = fixture::table(1 + MOST_GROUPS, 20, 1);
     criterion
         .bench_function("embed a table of 20 columns", |bench| bench.iter(|| stack.embed_table(black_box(&table))));
 
     let mut noise = fixture::Noise::new(1);
+    from_profile(criterion, &stack, &mut noise);
     let state = noise.vector(stack.width());
     for kind in NodeKind::ALL {
         let features = noise.vector(kind.features());
@@ -28,7 +37,7 @@ fn experts(criterion: &mut Criterion) {
     }
     criterion.bench_function("cardinality", |bench| bench.iter(|| stack.cardinality(black_box(&state), 2)));
 
-    let tables = [fixture::table(256, 8, 1), fixture::table(256, 5, 2), fixture::table(256, 12, 3)];
+    let tables = [fixture::table(65, 8, 1), fixture::table(65, 5, 2), fixture::table(65, 12, 3)];
     let embeddings: Vec<_> = tables.iter().map(|table| stack.embed_table(table).unwrap()).collect();
     for relations in [3, 10] {
         let graph = fixture::graph(relations, &tables, 4);
@@ -36,6 +45,37 @@ fn experts(criterion: &mut Criterion) {
             bench.iter(|| stack.forward(black_box(&graph), &embeddings));
         });
     }
+}
+
+/// A table of 20 columns, some of which depend on each other.
+fn from_profile(criterion: &mut Criterion, stack: &ExpertStack, noise: &mut fixture::Noise) {
+    let rows = 20_000;
+    let mut values = noise.vector(rows);
+    let columns = (0..20).map(|column| {
+        values.iter_mut().for_each(|value| *value = 0.7 * *value + 0.3 * noise.unit());
+        let array: ArrayRef = Arc::new(Float64Array::from_iter_values(values.iter().map(|&value| f64::from(value))));
+        (format!("c{column}"), array)
+    });
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let profile =
+        TableProfile::of_batches(batch.schema(), std::slice::from_ref(&batch), &ProfileConfig::default()).unwrap();
+    let embed = || stack.embed_table(&TableInput::new(black_box(&profile))).unwrap();
+    criterion.bench_function("embed a table of 20 columns from its profile", |bench| bench.iter(embed));
+
+    let (expert, embedding) = (stack.data(), embed());
+    criterion.bench_function("decode the slots of 20 columns", |bench| bench.iter(|| expert.factors(&embedding)));
+    let factors = expert.factors(&embedding);
+    for columns in [&[3, 7][..], &[1, 5, 9, 13, 17]] {
+        criterion.bench_function(&format!("restore a histogram over {} columns", columns.len()), |bench| {
+            bench.iter(|| expert.restore(&embedding, &factors, black_box(columns)));
+        });
+    }
+    let context = RowContext::new(RowSample::new(&profile, 2048));
+    let relevance = expert.relevance(&context, 4);
+    let row = noise.vector(20);
+    criterion.bench_function("encode a row among 2048 and restore a cell", |bench| {
+        bench.iter(|| expert.restore_cell(&expert.embed_row(&context, &relevance, black_box(&row)).unwrap()));
+    });
 }
 
 criterion_group!(benches, experts);

@@ -38,7 +38,7 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { width: 64, slot: 24, cell_hidden: 48, cell_layers: 3, hidden: 64, layers: 4, kernels: 4 }
+        Self { width: 64, slot: 24, cell_hidden: 48, cell_layers: 3, hidden: 64, layers: 4, kernels: 6 }
     }
 }
 
@@ -239,7 +239,7 @@ impl DataConfig {
     /// | marginal | D | bins |
     /// | bucket | bucket features ++ D of the table ++ D (mean over its columns) | 1 |
     /// | relevance | pair features | distances x H |
-    /// | gate | gate features x H ++ 2 | H |
+    /// | gate | gate features x (H + 1) ++ 2 | H + 1 |
     pub fn shapes(&self) -> Vec<MlpShape> {
         let (width, cell) = (self.width, CELL_FEATURES + COLUMN_STATISTICS);
         let mlp = |module, input, hidden, output, layers| MlpShape { module, input, hidden, output, layers };
@@ -252,7 +252,7 @@ impl DataConfig {
             mlp(Module::Marginal, width, self.hidden, BINS, self.cell_layers),
             mlp(Module::Bucket, BUCKET_FEATURES + 2 * width, self.hidden, 1, self.layers),
             mlp(Module::Relevance, PAIR_FEATURES, self.hidden, DISTANCES * self.kernels, self.cell_layers),
-            mlp(Module::Gate, GATE_FEATURES * self.kernels + 2, self.hidden, self.kernels, self.cell_layers),
+            mlp(Module::Gate, GATE_FEATURES * (self.kernels + 1) + 2, self.hidden, self.kernels + 1, self.cell_layers),
         ]
     }
 

@@ -18,7 +18,7 @@ use crate::sketch::ColumnSketch;
 /// Groups of a table at most.
 pub const MOST_GROUPS: usize = 64;
 
-/// Rows of a group at least.
+/// Rows of a group of an incomplete sample at least.
 const LEAST_ROWS: usize = 4;
 
 /// Information a split must give at least beyond chance, in nats.
@@ -37,23 +37,25 @@ pub struct RowGroups {
 }
 
 impl RowGroups {
-    /// Groups the rows of `sample`, whose columns `sketches` describe.
+    /// Groups the rows of `sample`, whose columns `sketches` describe. A sample that is the whole table is split as far as
+    /// it goes: what looks like chance is how its rows are.
     pub fn of_sample(sketches: &[ColumnSketch], sample: &RecordBatch) -> Self {
+        let complete = sketches.first().is_some_and(|sketch| sample.num_rows() as f64 >= sketch.rows);
         let bins: Vec<Vec<u8>> = sketches
             .iter()
             .zip(sample.columns())
             .map(|(sketch, array)| sketch.relative_values(array).into_iter().map(|v| bin_of(v) as u8).collect())
             .collect();
-        Self::of_bins(&bins, sample.num_rows())
+        Self::of_bins(&bins, sample.num_rows(), complete)
     }
 
-    /// Groups `rows` rows by the bins of their columns: `bins: [C][rows]`.
-    pub fn of_bins(bins: &[Vec<u8>], rows: usize) -> Self {
+    /// Groups `rows` rows by the bins of their columns, `bins: [C][rows]`; `complete` takes chance for what it is.
+    pub fn of_bins(bins: &[Vec<u8>], rows: usize, complete: bool) -> Self {
         if rows == 0 || bins.is_empty() {
             return Self::default();
         }
         let logarithms: Vec<f64> = (0..=rows).map(|n| if n > 0 { n as f64 * (n as f64).ln() } else { 0.0 }).collect();
-        let leaf = |rows: Vec<u32>| Leaf { split: best_split(bins, &rows, &logarithms), rows };
+        let leaf = |rows: Vec<u32>| Leaf { split: best_split(bins, &rows, &logarithms, complete), rows };
         let mut leaves = vec![leaf((0..rows as u32).collect())];
         while leaves.len() < MOST_GROUPS {
             // The first of the best: leaves are numbered in the order they came about.
@@ -122,8 +124,9 @@ struct Split {
 }
 
 /// The split of `rows` that says most about the other columns; the first of equals. `logarithms[n]` is `n ln n`.
-fn best_split(bins: &[Vec<u8>], rows: &[u32], logarithms: &[f64]) -> Option<Split> {
-    let least = LEAST_ROWS.max(logarithms.len() / 512);
+fn best_split(bins: &[Vec<u8>], rows: &[u32], logarithms: &[f64], complete: bool) -> Option<Split> {
+    let least = if complete { 1 } else { LEAST_ROWS.max(logarithms.len() / 512) };
+    let least_gain = if complete { 1e-9 } else { LEAST_GAIN };
     if rows.len() < 2 * least {
         return None;
     }
@@ -154,9 +157,10 @@ fn best_split(bins: &[Vec<u8>], rows: &[u32], logarithms: &[f64]) -> Option<Spli
                     let (all, below) = (pairs.joint[slot * width + slot] as usize, below[slot] as usize);
                     information += logarithms[below] + logarithms[all - below] - logarithms[all];
                 }
-                gain += (information - half_freedom - DEVIATIONS * half_freedom.sqrt()).max(0.0);
+                let chance = if complete { 0.0 } else { half_freedom + DEVIATIONS * half_freedom.sqrt() };
+                gain += (information - chance).max(0.0);
             }
-            if gain > best.map_or(LEAST_GAIN, |best| best.gain) {
+            if gain > best.map_or(least_gain, |best| best.gain) {
                 best = Some(Split { gain, column, bin: pairs.bins[slot] });
             }
         }
@@ -221,7 +225,7 @@ mod tests {
         let a: Vec<u8> = noise(1).take(2000).collect();
         let b: Vec<u8> = a.iter().map(|bin| 19 - bin).collect();
         let free: Vec<u8> = noise(2).take(2000).collect();
-        let groups = RowGroups::of_bins(&[a, b, free], 2000);
+        let groups = RowGroups::of_bins(&[a, b, free], 2000, false);
         assert_eq!(groups.rows.iter().sum::<u32>(), 2000);
         assert!(groups.is_valid(3) && !groups.is_valid(2));
         // One group per value of the two; the third takes no part.
@@ -230,12 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_whole_table_are_told_apart() {
+        let columns: Vec<Vec<u8>> = (0..3).map(|seed| noise(seed).take(40).collect()).collect();
+        assert_eq!(RowGroups::of_bins(&columns, 40, true).len(), 40);
+    }
+
+    #[test]
     fn independent_columns_stay_together() {
         let columns: Vec<Vec<u8>> = (0..4).map(|seed| noise(seed).take(3000).collect()).collect();
-        let groups = RowGroups::of_bins(&columns, 3000);
+        let groups = RowGroups::of_bins(&columns, 3000, false);
         assert!(groups.len() <= 4, "{}", groups.len());
-        assert!(RowGroups::of_bins(&columns, 0).is_empty());
-        assert_eq!(RowGroups::of_bins(&[vec![3, 3]], 2).rows, [2]);
+        assert!(RowGroups::of_bins(&columns, 0, false).is_empty());
+        assert_eq!(RowGroups::of_bins(&[vec![3, 3]], 2, true).rows, [2]);
     }
 
     #[test]
@@ -243,8 +253,8 @@ mod tests {
         let a: Vec<u8> = noise(1).take(500).collect();
         let b: Vec<u8> = a.iter().zip(noise(5)).map(|(bin, noise)| (bin + noise % 4).min(20)).collect();
         let turned = |bins: &[u8]| bins.iter().rev().copied().collect::<Vec<u8>>();
-        let (left, right) =
-            (RowGroups::of_bins(&[a.clone(), b.clone()], 500), RowGroups::of_bins(&[turned(&a), turned(&b)], 500));
+        let (left, right): (RowGroups, RowGroups) =
+            [[a.clone(), b.clone()], [turned(&a), turned(&b)]].map(|bins| RowGroups::of_bins(&bins, 500, false)).into();
         assert_eq!(left, right);
         assert!(left.len() > 5);
     }

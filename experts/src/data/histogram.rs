@@ -17,7 +17,7 @@ use crate::Result;
 use crate::error::ExpertsError;
 
 /// Features of a bucket besides embeddings; see [`BucketShares::features`].
-pub const BUCKET_FEATURES: usize = 8;
+pub const BUCKET_FEATURES: usize = 10;
 
 /// Shares below this are taken for it where they divide.
 pub(crate) const LEAST_SHARE: f32 = 1e-12;
@@ -44,6 +44,8 @@ pub struct BucketShares {
     pub pulled: f32,
     /// and the smallest share of one of its intervals.
     pub least: f32,
+    /// What the group with most of it has of it.
+    pub most: f32,
 }
 
 impl BucketShares {
@@ -64,6 +66,8 @@ impl BucketShares {
             2.0 * columns as f32,
             (sampled * self.mixture).ln_1p(),
             log_sampled,
+            (rows * self.most).ln_1p(),
+            (sampled * self.most).ln_1p(),
         ];
         (features.map(|feature| 0.1 * feature), pulled.min(bound), bound)
     }
@@ -174,7 +178,8 @@ impl<'a> Intervals<'a> {
             least = least.min(interval.whole);
         }
         let mixture: f32 = groups.iter().sum();
-        BucketShares { mixture, independent, pulled: mixture * pull, least }
+        let most = groups.iter().copied().fold(0.0, f32::max);
+        BucketShares { mixture, independent, pulled: mixture * pull, least, most }
     }
 }
 

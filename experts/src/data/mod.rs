@@ -14,6 +14,7 @@
 
 pub mod cells;
 pub mod histogram;
+mod line;
 
 use ndarray::Array2;
 use relata_featurize::relative::{BINS, CELL_FEATURES, COLUMN_STATISTICS, TABLE_STATISTICS, TableInput};

@@ -78,7 +78,7 @@ impl Default for PretrainConfig {
             histograms: 8,
             buckets: 16,
             columns: 3,
-            masked: (16, 384),
+            masked: (24, 384),
             visible: 10,
             evaluate_every: 500,
             checkpoint: None,

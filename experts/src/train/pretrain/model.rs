@@ -6,7 +6,7 @@ use relata_featurize::relative::{BINS, CELL_FEATURES, COLUMN_STATISTICS, LOG_SCA
 
 use super::tasks::{BucketBatch, CellBatch, IntervalRows, TableBatch};
 use crate::config::{DataConfig, Module};
-use crate::data::cells::{DISTANCES, PAIR_FEATURES, SHARPNESS, TARGETS, window};
+use crate::data::cells::{DISTANCES, GATE_FEATURES, PAIR_FEATURES, SHARPNESS, TARGETS, window};
 use crate::data::histogram::{LEAST_SHARE, MOST_PULL};
 use crate::train::model::{Models, normalise};
 
@@ -118,6 +118,7 @@ impl TrainingDataExpert {
             });
         }
         let ones = || models.zeros([e, 1]).add_scalar(1.0);
+        let most = mixture.clone().max_dim(1);
         let mixture = mixture.sum_dim(1);
         let (independent, pull, least) =
             (independent.unwrap_or_else(ones), pull.unwrap_or_else(ones), least.unwrap_or_else(ones));
@@ -145,6 +146,8 @@ impl TrainingDataExpert {
                 column(&batch.dimensions).mul_scalar(2.0),
                 log_of(mixture, &sampled),
                 log_sampled,
+                log_of(most.clone(), &rows),
+                log_of(most, &sampled),
             ],
             1,
         );
@@ -186,15 +189,28 @@ impl TrainingDataExpert {
         let logits = models.constant(&batch.distances, [q * r, v * DISTANCES]).matmul(weights).neg();
         let kernels = softmax(logits.reshape([q, r, h]).swap_dims(1, 2), 2).reshape([q * h, r]);
         let pooled = kernels.clone().matmul(models.constant(&batch.values, [r, TARGETS])); // [Q * H, TARGETS]
+        let line = models.constant(&batch.line, [q, 1, TARGETS]);
+        let all = h + 1;
+        let pooled = Tensor::cat(vec![pooled.reshape([q, h, TARGETS]), line], 1); // [Q, H + 1, TARGETS]
         let windows: Vec<f32> =
             (0..TARGETS * TARGETS).map(|index| window(index % TARGETS, index / TARGETS)).collect();
-        let best = pooled.clone().matmul(models.constant(&windows, [TARGETS, TARGETS])).max_dim(1);
-        let none = pooled.clone().slice_dim(1, TARGETS - 1..TARGETS);
-        let effective = kernels.square().sum_dim(1).log().mul_scalar(-0.1);
-        let confidence = Tensor::cat(vec![best, none, effective], 1).reshape([q, h * 3]);
+        let flat = pooled.clone().reshape([q * all, TARGETS]);
+        let best = flat.clone().matmul(models.constant(&windows, [TARGETS, TARGETS])).max_dim(1);
+        let none = flat.slice_dim(1, TARGETS - 1..TARGETS);
+        let of_line = models.zeros([q, 1]).add_scalar(batch.line_confidence);
+        let effective = Tensor::cat(vec![kernels.square().sum_dim(1).log().mul_scalar(-0.1).reshape([q, h]), of_line], 1);
+        // The other masked rows are what the gate judges by, as left-out rows are in inference.
+        let right = models.constant(&batch.right, [q, 1, TARGETS]);
+        let shares = (pooled.clone() * right).sum_dim(2).reshape([q, all]).detach();
+        let others = (shares.clone().sum_dim(0) - shares).div_scalar((q.max(2) - 1) as f32);
+        let confidence = Tensor::cat(
+            vec![best.reshape([q, all, 1]), none.reshape([q, all, 1]), effective.reshape([q, all, 1]), others.reshape([q, all, 1])],
+            2,
+        );
         let size = models.constant(&batch.size.repeat(q), [q, 2]);
+        let confidence = confidence.reshape([q, all * GATE_FEATURES]);
         let gates = softmax(models.mlp(Module::Gate).forward(Tensor::cat(vec![confidence, size], 1)), 1);
-        gates.reshape([q, 1, h]).matmul(pooled.reshape([q, h, TARGETS])).reshape([q, TARGETS])
+        gates.reshape([q, 1, all]).matmul(pooled).reshape([q, TARGETS])
     }
 
     /// The loss of restoring cells: `-ln` of the share of the distribution that is right.

@@ -9,7 +9,7 @@ use relata_featurize::relative::{BINS, RowSample, TableInput};
 use relata_featurize::restoration::{self, CountedHistogram, TableTask, bucket_of};
 
 use crate::Result;
-use crate::data::cells::{DISTANCES, PAIR_FEATURES, RowContext, TARGET_BINS, TARGETS, TOLERANCE, target_of};
+use crate::data::cells::{DISTANCES, PAIR_FEATURES, RowContext, TARGETS, is_target, target_of};
 use crate::data::{check, histogram::bucket_matrix};
 use crate::error::ExpertsError;
 
@@ -323,6 +323,10 @@ pub struct CellBatch {
     pub values: Vec<f32>,
     /// One for the intervals that are right. `[Q, TARGETS]`
     pub right: Vec<f32>,
+    /// What the plane through the rows says. `[Q, TARGETS]`
+    pub line: Vec<f32>,
+    /// How sure it is, as the gate reads it.
+    pub line_confidence: f32,
     /// Size of the context, as the gate reads it. `[2]`
     pub size: [f32; 2],
 }
@@ -374,17 +378,20 @@ impl CellBatch {
             distances: vec![0.0; queries.rows * rows * visible * DISTANCES],
             values: vec![0.0; rows * TARGETS],
             right: vec![0.0; queries.rows * TARGETS],
+            line: Vec::with_capacity(queries.rows * TARGETS),
+            line_confidence: context.line_confidence(),
             size: [0.1 * (rows as f32).ln_1p(), 0.05 * context.columns() as f32],
         };
         for (row, &value) in context.values(0).iter().enumerate() {
             batch.values[row * TARGETS + target_of(value)] = 1.0;
         }
+        let line = context.line(0).line;
         for query in 0..queries.rows {
+            let predicted = line.predict((1..context.columns()).map(|column| queries.column(column)[query]));
+            batch.line.extend(line.distribution(predicted));
             let value = queries.column(0)[query];
             for (target, right) in batch.right[query * TARGETS..][..TARGETS].iter_mut().enumerate() {
-                let near = ((target as f32 + 0.5) / TARGET_BINS as f32 - value).abs() <= TOLERANCE;
-                let is_right = if target == TARGET_BINS { value.is_nan() } else { near };
-                *right = f32::from(u8::from(is_right));
+                *right = f32::from(u8::from(is_target(target, value)));
             }
             for column in 1..context.columns() {
                 context.distances(column, queries.column(column)[query], |row, distances| {
