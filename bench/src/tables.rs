@@ -121,7 +121,8 @@ fn tasks(database: &Database, seed: u64) -> Result<Vec<TableTask>> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut tasks = vec![];
     for table in &database.tables {
-        if let Some((task, _)) = task(table, &ProfileConfig::default(), TRAINING_HISTOGRAMS, SAMPLE_ROWS, &mut random)? {
+        if let Some((task, _)) = task(table, &ProfileConfig::default(), TRAINING_HISTOGRAMS, SAMPLE_ROWS, &mut random)?
+        {
             tasks.push(task);
         }
     }
@@ -145,8 +146,10 @@ pub fn task(
         return Ok(None);
     }
     let profile = TableProfile::of_batches(batch.schema(), std::slice::from_ref(batch), config)?;
-    let varying: Vec<u32> =
-        (0..profile.columns.len()).filter(|&column| varies(&profile.columns[column])).map(|column| column as u32).collect();
+    let varying: Vec<u32> = (0..profile.columns.len())
+        .filter(|&column| varies(&profile.columns[column]))
+        .map(|column| column as u32)
+        .collect();
     if varying.is_empty() {
         return Ok(None);
     }
@@ -209,7 +212,8 @@ mod tests {
         assert!(report.histograms > 5 * report.tables);
         let tasks = restoration::read(&output.path().join("prior_000005")).unwrap();
         for task in &tasks {
-            let rows = |histogram: &CountedHistogram| histogram.counts.iter().map(|count| f64::from(count.1)).sum::<f64>();
+            let rows =
+                |histogram: &CountedHistogram| histogram.counts.iter().map(|count| f64::from(count.1)).sum::<f64>();
             assert!(task.histograms.iter().all(|histogram| (rows(histogram) - task.rows).abs() < 0.5));
         }
         assert_eq!(run(&options).unwrap().complete, 2);

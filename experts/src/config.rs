@@ -200,9 +200,7 @@ pub fn parameters(shapes: &[MlpShape]) -> Vec<ParameterShape> {
 
 fn check_sizes(sizes: &[(&str, usize, std::ops::RangeInclusive<usize>)]) -> Result<()> {
     match sizes.iter().find(|(_, size, range)| !range.contains(size)) {
-        Some((name, size, range)) => {
-            Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}")))
-        }
+        Some((name, size, range)) => Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}"))),
         None => Ok(()),
     }
 }

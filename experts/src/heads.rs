@@ -119,14 +119,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn head(conformal: &[ConformalOffset]) -> CardinalityHead {
-        let shape = ExpertConfig::with_width(16).mlp(Module::Cardinality);
-        CardinalityHead::new(Mlp::new(shape, &fixture::Noise::new(3).vector(100_000)), conformal)
+        let shapes = ExpertConfig::with_width(16).shapes();
+        CardinalityHead::new(Mlp::of(Module::Cardinality, &shapes, &fixture::Noise::new(3).vector(200_000)), conformal)
     }
 
     #[test]
     fn zero_weights_repeat_the_analytical_estimate() {
-        let shape = ExpertConfig::with_width(16).mlp(Module::Cardinality);
-        let head = CardinalityHead::new(Mlp::new(shape, &vec![0.0; 100_000]), &[]);
+        let shapes = ExpertConfig::with_width(16).shapes();
+        let head = CardinalityHead::new(Mlp::of(Module::Cardinality, &shapes, &vec![0.0; 200_000]), &[]);
         let quantiles = head.quantiles(&[1.0; 16], 2);
         assert!(quantiles.median.abs() < f32::EPSILON);
         assert!((quantiles.rows(100f32.ln())[1] - 100.0).abs() < 1e-3);

@@ -24,7 +24,11 @@ pub struct LogicalExpert {
 impl LogicalExpert {
     /// Takes its models out of a stack of sizes `config`; `mlp` builds one of them.
     pub(crate) fn new(config: &ExpertConfig, mlp: impl Fn(Module) -> Mlp) -> Self {
-        Self { width: config.width, embedding: config.embedding, nodes: NodeKind::ALL.map(|kind| mlp(Module::Node(kind))) }
+        Self {
+            width: config.width,
+            embedding: config.embedding,
+            nodes: NodeKind::ALL.map(|kind| mlp(Module::Node(kind))),
+        }
     }
 
     fn mlp(&self, kind: NodeKind) -> &Mlp {

@@ -153,11 +153,21 @@ pub(super) fn figures(databases: &[Restored]) -> Vec<CellFigure> {
                 })
                 .filter(|(columns, ..)| *columns > 0)
                 .collect();
+            if each.is_empty() {
+                continue;
+            }
             let sum = |of: fn(&(usize, usize, usize)) -> usize| each.iter().map(of).sum::<usize>();
             let (columns, cells, right) = (sum(|own| own.0), sum(|own| own.1), sum(|own| own.2));
             let share = |cells: usize, right: usize| right as f64 / cells.max(1) as f64;
-            let mean = each.iter().map(|own| share(own.1, own.2)).sum::<f64>() / each.len().max(1) as f64;
-            figures.push(CellFigure { group, contender, cells, columns, per_database: mean, pooled: share(cells, right) });
+            let mean = each.iter().map(|own| share(own.1, own.2)).sum::<f64>() / each.len() as f64;
+            figures.push(CellFigure {
+                group,
+                contender,
+                cells,
+                columns,
+                per_database: mean,
+                pooled: share(cells, right),
+            });
         }
     }
     figures

@@ -191,7 +191,8 @@ pub(super) fn figures(databases: &[Restored]) -> Vec<BucketFigure> {
                     let own = bucket.restored[index];
                     belongs(bucket.columns) && !own.is_nan() && (bucket.rows > 0 || (!with_rows && own >= SOME))
                 };
-                let error = |bucket: &RestoredBucket| q_error(f64::from(bucket.restored[index]), f64::from(bucket.rows));
+                let error =
+                    |bucket: &RestoredBucket| q_error(f64::from(bucket.restored[index]), f64::from(bucket.rows));
                 sorted(database.buckets.iter().filter(counts).map(error).collect())
             };
             let ends = |errors: &[f64]| [percentile(errors, 50.0), percentile(errors, 95.0)];
@@ -200,7 +201,8 @@ pub(super) fn figures(databases: &[Restored]) -> Vec<BucketFigure> {
             if pooled.is_empty() || (group != "1-d" && contender == CONTENDERS[1]) {
                 continue;
             }
-            let own: Vec<[f64; 2]> = each.iter().filter(|errors| !errors.is_empty()).map(|errors| ends(errors)).collect();
+            let own: Vec<[f64; 2]> =
+                each.iter().filter(|errors| !errors.is_empty()).map(|errors| ends(errors)).collect();
             let mean = |end: usize| own.iter().map(|ends| ends[end]).sum::<f64>() / own.len() as f64;
             let with_rows = sorted(databases.iter().flat_map(|database| errors(database, true)).collect());
             figures.push(BucketFigure {

@@ -46,7 +46,8 @@ impl Ridge {
     }
 
     pub(super) fn predict(&self, x: &[f64]) -> f64 {
-        self.intercept + x.iter().zip(&self.means).zip(&self.slopes).map(|((x, mean), slope)| (x - mean) * slope).sum::<f64>()
+        self.intercept
+            + x.iter().zip(&self.means).zip(&self.slopes).map(|((x, mean), slope)| (x - mean) * slope).sum::<f64>()
     }
 }
 

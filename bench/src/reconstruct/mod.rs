@@ -146,7 +146,9 @@ pub fn run(options: &ReconstructOptions) -> Result<ReconstructReport> {
     };
     let mut folders = folders_of(&options.corpus, Role::Eval)?;
     if !options.database.is_empty() {
-        folders.retain(|folder| folder.file_name().is_some_and(|name| options.database.iter().any(|own| name == own.as_str())));
+        folders.retain(|folder| {
+            folder.file_name().is_some_and(|name| options.database.iter().any(|own| name == own.as_str()))
+        });
     }
     ensure!(!folders.is_empty(), "{} holds no such database of role eval", options.corpus.display());
     // Without databases of role `train` there is no linear model of histograms.

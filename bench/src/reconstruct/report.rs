@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::{BucketFigure, CellFigure, EXPERT, ReconstructReport};
 
 /// What the seed paper reports (Tables 1 and 2): median and 95th percentile of the q-error,
-const PAPER_BUCKETS: [(&str, [f64; 2]); 3] = [("1-d", [1.89, 78.68]), ("2-5-d", [2.32, 193.85]), ("all", [1.97, 90.06])];
+const PAPER_BUCKETS: [(&str, [f64; 2]); 3] =
+    [("1-d", [1.89, 78.68]), ("2-5-d", [2.32, 193.85]), ("all", [1.97, 90.06])];
 
 /// and the accuracy on an unseen database.
 const PAPER_CELLS: [(&str, f64); 2] = [("high", 0.80), ("low", 0.77)];

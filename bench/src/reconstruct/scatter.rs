@@ -85,10 +85,7 @@ fn paint(
     for (family, color) in Family::ALL.into_iter().zip(COLORS) {
         let own = families.iter().zip(points.rows()).filter(|(other, _)| **other == family);
         let dots = own.map(|(_, point)| Circle::new((point[0], point[1]), 3, color.mix(0.7).filled()));
-        chart
-            .draw_series(dots)?
-            .label(family.name())
-            .legend(move |(x, y)| Circle::new((x + 8, y), 4, color.filled()));
+        chart.draw_series(dots)?.label(family.name()).legend(move |(x, y)| Circle::new((x + 8, y), 4, color.filled()));
     }
     chart.configure_series_labels().background_style(WHITE).border_style(BLACK.mix(0.3)).draw()?;
     root.present()?;

@@ -121,7 +121,9 @@ impl RowContext {
             })
             .collect();
         let ranks = (0..sample.columns)
-            .flat_map(|column| sample.column(column).iter().map(|&value| rank(&sorted[column], value)).collect::<Vec<_>>())
+            .flat_map(|column| {
+                sample.column(column).iter().map(|&value| rank(&sorted[column], value)).collect::<Vec<_>>()
+            })
             .collect();
         Self { sample, ranks, sorted }
     }
@@ -281,10 +283,8 @@ pub fn ratio(mut pairs: Vec<(usize, f32)>) -> f32 {
     if spread < 1e-9 || free == 0 {
         return 0.0;
     }
-    let within: f32 = groups
-        .iter()
-        .map(|group| group.len() as f32 * moments(group.iter().map(|pair| pair.1)).1.powi(2))
-        .sum();
+    let within: f32 =
+        groups.iter().map(|group| group.len() as f32 * moments(group.iter().map(|pair| pair.1)).1.powi(2)).sum();
     let total = spread * spread * pairs.len() as f32;
     (1.0 - within / free as f32 * (pairs.len() - 1) as f32 / total).clamp(0.0, 1.0)
 }

@@ -159,7 +159,8 @@ impl<'a> Intervals<'a> {
             }
             for interval in &mut intervals {
                 interval.whole = interval.groups.first().copied().unwrap_or(0.0);
-                let mixed: f32 = interval.groups.iter().zip(&embedding.shares).map(|(group, share)| group * share).sum();
+                let mixed: f32 =
+                    interval.groups.iter().zip(&embedding.shares).map(|(group, share)| group * share).sum();
                 interval.pull = (interval.whole / mixed.max(LEAST_SHARE)).min(MOST_PULL);
             }
             intervals

@@ -4,7 +4,7 @@
 //! regression on standardised columns (Hoerl and Kennard, Technometrics 1970) by Cholesky's decomposition; NULLs of a
 //! visible column stand at its mean, with a flag of their own.
 
-use super::cells::{TARGETS, TARGET_BINS, target_of};
+use super::cells::{TARGET_BINS, TARGETS, target_of};
 
 /// Penalty per row.
 const PENALTY: f64 = 1e-3;
@@ -120,8 +120,7 @@ fn decompose(matrix: &mut [f64], width: usize) {
         for j in 0..=i {
             let dot: f64 = (0..j).map(|k| matrix[i * width + k] * matrix[j * width + k]).sum();
             let rest = matrix[i * width + j] - dot;
-            matrix[i * width + j] =
-                if i == j { rest.max(1e-12).sqrt() } else { rest / matrix[j * width + j] };
+            matrix[i * width + j] = if i == j { rest.max(1e-12).sqrt() } else { rest / matrix[j * width + j] };
         }
     }
 }

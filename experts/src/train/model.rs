@@ -178,7 +178,9 @@ impl TrainingStack {
 
     /// What the cardinality head returns for the labelled nodes: `[L, 3]`.
     pub fn head(&self, batch: &Batch) -> Tensor<2> {
-        let embeddings = self.models.constant(&batch.embeddings, [batch.embeddings.len() / self.config.embedding, self.config.embedding]);
+        let embeddings = self
+            .models
+            .constant(&batch.embeddings, [batch.embeddings.len() / self.config.embedding, self.config.embedding]);
         let states = self.states(&batch.schedule, &embeddings);
         self.models.mlp(Module::Cardinality).forward(states.select(0, self.models.indices(&batch.labelled)))
     }

@@ -87,7 +87,8 @@ fn training_and_inference_agree() {
 fn gradients_reach_every_parameter() {
     let config = small().experts;
     let batch = batch(&[database(8, 1)]);
-    let (loss, gradient) = TrainingStack::new(&config, &fixture::parameters(&config.parameters(), 9), &device()).step(&batch);
+    let (loss, gradient) =
+        TrainingStack::new(&config, &fixture::parameters(&config.parameters(), 9), &device()).step(&batch);
     assert!(loss.is_finite() && gradient.len() == config.parameter_count());
     for shape in config.parameters() {
         let reached = gradient[shape.range()].iter().any(|slope| slope.abs() > 0.0);

@@ -1,13 +1,12 @@
 //! How well a data expert restores held-out tables, through the inference path.
 
-use crate::Result;
-use crate::config::DataConfig;
-use crate::data::DataExpert;
-use crate::data::cells::{RowContext, TARGET_BINS, TOLERANCE};
-use crate::weights::RestorationErrors;
 use relata_featurize::relative::RowSample;
 
-use super::tasks::PreparedTable;
+use crate::Result;
+use crate::data::DataExpert;
+use crate::data::cells::{RowContext, TARGET_BINS, TOLERANCE};
+use crate::train::pretrain::tasks::PreparedTable;
+use crate::weights::RestorationErrors;
 
 /// Histograms of a table that are restored.
 const HISTOGRAMS: usize = 12;
@@ -24,8 +23,7 @@ const PREDICTABLE: f32 = 0.75;
 ///
 /// Whatever the data expert reports.
 pub fn evaluate(expert: &DataExpert, tables: &[PreparedTable]) -> Result<RestorationErrors> {
-    let config = DataConfig { ..expert.config().clone() };
-    let untrained = DataExpert::from_parameters(&config, &vec![0.0; config.parameter_count()])?;
+    let untrained = DataExpert::from_parameters(expert.config(), &vec![0.0; expert.config().parameter_count()])?;
     let (mut buckets, mut buckets_untrained, mut cells) = (Mean::default(), Mean::default(), Mean::default());
     for table in tables {
         bucket_errors(expert, table, &mut buckets)?;

@@ -59,15 +59,13 @@ impl TrainingDataExpert {
             Some(first.bias.clone()),
         );
         let states = cell.middle(relu(own + shared.reshape([c, 1, hidden])).reshape([c * r, hidden]));
-        let passed = Tensor::cat(
-            vec![cells.clone().slice_dim(1, 0..BINS), models.zeros([c * r, slot - BINS])],
-            1,
-        );
+        let passed = Tensor::cat(vec![cells.clone().slice_dim(1, 0..BINS), models.zeros([c * r, slot - BINS])], 1);
         let slots = (cell.last(states.clone()) + passed).reshape([c, r, slot]);
 
         let shares = models.constant(&batch.shares, [t, r]);
         let column_shares = shares.clone().select(0, models.indices(&batch.table_of)); // [C, R]
-        let pooled = column_shares.reshape([c, 1, r]).matmul(states.clone().reshape([c, r, hidden])).reshape([c, hidden]);
+        let pooled =
+            column_shares.reshape([c, 1, r]).matmul(states.clone().reshape([c, r, hidden])).reshape([c, hidden]);
         let whole = cells.reshape([c, r, CELL_FEATURES]).slice_dim(1, 0..1).reshape([c, CELL_FEATURES]);
         let columns = normalise(models.mlp(Module::Column).forward(Tensor::cat(vec![pooled, whole, statistics], 1)));
 
@@ -86,7 +84,8 @@ impl TrainingDataExpert {
     pub fn restore(&self, tables: &TableBatch, embedded: &Embedded, batch: &BucketBatch) -> Tensor<1> {
         let (c, r, e, models) = (tables.columns, tables.rows, batch.targets.len(), &self.models);
         let slots = embedded.slots.clone().reshape([c * r, self.config.slot]);
-        let logits = models.mlp(Module::Factor).forward(slots.clone()) + slots.slice_dim(1, 0..BINS).mul_scalar(LOG_SCALE);
+        let logits =
+            models.mlp(Module::Factor).forward(slots.clone()) + slots.slice_dim(1, 0..BINS).mul_scalar(LOG_SCALE);
         let bins = softmax(logits, 1); // [C * R, BINS]
         let mut intervals: Vec<Tensor<2>> = IntervalRows::matrices()
             .into_iter()
@@ -192,19 +191,24 @@ impl TrainingDataExpert {
         let line = models.constant(&batch.line, [q, 1, TARGETS]);
         let all = h + 1;
         let pooled = Tensor::cat(vec![pooled.reshape([q, h, TARGETS]), line], 1); // [Q, H + 1, TARGETS]
-        let windows: Vec<f32> =
-            (0..TARGETS * TARGETS).map(|index| window(index % TARGETS, index / TARGETS)).collect();
+        let windows: Vec<f32> = (0..TARGETS * TARGETS).map(|index| window(index % TARGETS, index / TARGETS)).collect();
         let flat = pooled.clone().reshape([q * all, TARGETS]);
         let best = flat.clone().matmul(models.constant(&windows, [TARGETS, TARGETS])).max_dim(1);
         let none = flat.slice_dim(1, TARGETS - 1..TARGETS);
         let of_line = models.zeros([q, 1]).add_scalar(batch.line_confidence);
-        let effective = Tensor::cat(vec![kernels.square().sum_dim(1).log().mul_scalar(-0.1).reshape([q, h]), of_line], 1);
+        let effective =
+            Tensor::cat(vec![kernels.square().sum_dim(1).log().mul_scalar(-0.1).reshape([q, h]), of_line], 1);
         // The other masked rows are what the gate judges by, as left-out rows are in inference.
         let right = models.constant(&batch.right, [q, 1, TARGETS]);
         let shares = (pooled.clone() * right).sum_dim(2).reshape([q, all]).detach();
         let others = (shares.clone().sum_dim(0) - shares).div_scalar((q.max(2) - 1) as f32);
         let confidence = Tensor::cat(
-            vec![best.reshape([q, all, 1]), none.reshape([q, all, 1]), effective.reshape([q, all, 1]), others.reshape([q, all, 1])],
+            vec![
+                best.reshape([q, all, 1]),
+                none.reshape([q, all, 1]),
+                effective.reshape([q, all, 1]),
+                others.reshape([q, all, 1]),
+            ],
             2,
         );
         let size = models.constant(&batch.size.repeat(q), [q, 2]);

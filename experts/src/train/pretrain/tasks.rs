@@ -184,7 +184,9 @@ impl TableBatch {
             for column in 0..input.columns {
                 let cells = &mut batch.cells[(first + column) * rows * CELL_FEATURES..];
                 for (row, cell) in cells.chunks_exact_mut(CELL_FEATURES).take(input.rows).enumerate() {
-                    cell.copy_from_slice(&input.cells[(row * input.columns + column) * CELL_FEATURES..][..CELL_FEATURES]);
+                    cell.copy_from_slice(
+                        &input.cells[(row * input.columns + column) * CELL_FEATURES..][..CELL_FEATURES],
+                    );
                 }
                 batch.whole.extend(input.log_shares(0, column).map(f32::exp));
                 let statistics = &input.column_statistics[column * COLUMN_STATISTICS..][..COLUMN_STATISTICS];
