@@ -26,7 +26,7 @@ const LEAST_ROWS: usize = 50;
 const MASKED: usize = 50;
 
 /// Sampled rows among which a row is encoded.
-const CONTEXT: usize = 1024;
+const CONTEXT: usize = 4096;
 
 /// |Pearson| of a high correlation.
 const HIGH: f32 = 0.8;
