@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use criterion::{Criterion, criterion_group, criterion_main};
 use relata_experts::config::{DataConfig, ExpertConfig};
-use relata_experts::data::cells::RowContext;
+use relata_experts::data::context::RowContext;
 use relata_experts::{ExpertStack, fixture};
 use relata_featurize::graph::NodeKind;
 use relata_featurize::profile::{ProfileConfig, TableProfile};

@@ -9,7 +9,8 @@ use relata_featurize::relative::{BINS, CELL_FEATURES, COLUMN_STATISTICS, TABLE_S
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::data::cells::{DISTANCES, GATE_FEATURES, PAIR_FEATURES};
+use crate::data::cells::GATE_FEATURES;
+use crate::data::context::{DISTANCES, PAIR_FEATURES};
 use crate::data::histogram::BUCKET_FEATURES;
 use crate::error::ExpertsError;
 

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray}
 use proptest::prelude::*;
 use relata_experts::TableEmbedding;
 use relata_experts::data::DataExpert;
-use relata_experts::data::cells::RowContext;
+use relata_experts::data::context::RowContext;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::{RowSample, TableInput};
 

@@ -6,7 +6,7 @@ use datafusion::arrow::compute::take_record_batch;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use relata_experts::data::DataExpert;
-use relata_experts::data::cells::{PAIR_FEATURES, RowContext};
+use relata_experts::data::context::{PAIR_FEATURES, RowContext};
 use relata_experts::train::pretrain::evaluate::is_right;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::RowSample;

@@ -9,10 +9,11 @@
 //! - The embeddings of columns are kept, because predicates and joins read columns, and so are those of the cells, the
 //!   *slots*: slot `k` of two columns speaks of the same rows, which is how joint distributions survive.
 //!
-//! [`histogram`] restores bucket counts from the embeddings; [`cells`] encodes single rows and restores masked cells: the
-//! two tasks of the pre-training.
+//! [`histogram`] restores bucket counts from the embeddings; [`cells`] encodes single rows, in the [`context`] of others, and
+//! restores masked cells: the two tasks of the pre-training.
 
 pub mod cells;
+pub mod context;
 pub mod histogram;
 mod line;
 

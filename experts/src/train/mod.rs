@@ -1,7 +1,7 @@
-//! Training of the stack from labelled plans, with burn.
+//! Training of the experts, with burn: the data expert on tables, then the experts above it on labelled plans.
 //!
-//! The walk of a run: [`data`] reads traces and splits them by database; [`batch`] turns graphs of a few databases into
-//! arrays; [`model`] is the forward pass with gradients; [`optimizer`] takes the step; [`evaluate`] measures q-errors on the
+//! [`pretrain`] is the first stage. The walk of the second: [`data`] reads traces and splits them by database; [`batch`]
+//! turns graphs of a few databases into arrays; [`model`] is the forward pass with gradients; [`optimizer`] takes the step; [`evaluate`] measures q-errors on the
 //! held-out databases through the inference path; [`calibrate`] fits the intervals; [`export`] writes the weight file.
 //! [`fit`] is the loop around them, [`checkpoint`] what it resumes from, [`curve`] what it plots.
 //!

@@ -4,7 +4,8 @@ use relata_featurize::relative::RowSample;
 
 use crate::Result;
 use crate::data::DataExpert;
-use crate::data::cells::{RowContext, TARGET_BINS, TOLERANCE};
+use crate::data::cells::{TARGET_BINS, TOLERANCE};
+use crate::data::context::RowContext;
 use crate::train::pretrain::tasks::PreparedTable;
 use crate::weights::RestorationErrors;
 

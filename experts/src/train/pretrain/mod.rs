@@ -1,10 +1,11 @@
 //! Pre-training of the data expert: restoring histograms from column embeddings and masked cells from row embeddings, as
 //! in the seed paper (section 3.2), on tables of the synthetic prior and of real databases.
 //!
-//! [`tasks`] reads tables and draws steps, [`model`] is the forward pass with gradients and the two losses, [`fit`] the
+//! [`tasks`] reads tables, [`batch`] draws steps, [`model`] is the forward pass with gradients and the two losses, [`fit`] the
 //! loop, [`mod@evaluate`] measures on held-out databases through the inference path. The experts above are trained later, on
 //! labelled plans ([`crate::train::fit`]).
 
+pub mod batch;
 pub mod evaluate;
 pub mod model;
 pub mod tasks;
@@ -28,8 +29,9 @@ use crate::train::curve::Point;
 use crate::train::export::write_files;
 use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
 use crate::weights::{DataManifest, RestorationErrors, sha256, to_bytes};
+use batch::{BucketBatch, CellBatch, TableBatch};
 use model::TrainingDataExpert;
-use tasks::{BucketBatch, CellBatch, PreparedTable, TableBatch, Tables};
+use tasks::{PreparedTable, Tables};
 
 /// Modules that correct something, and start close to zero.
 const QUIET: [Module; 5] = [Module::Cell, Module::Factor, Module::Bucket, Module::Relevance, Module::Gate];

@@ -4,9 +4,10 @@ use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Device, Tensor, module::linear};
 use relata_featurize::relative::{BINS, CELL_FEATURES, COLUMN_STATISTICS, LOG_SCALE, TABLE_STATISTICS};
 
-use super::tasks::{BucketBatch, CellBatch, IntervalRows, TableBatch};
+use super::batch::{BucketBatch, CellBatch, IntervalRows, TableBatch};
 use crate::config::{DataConfig, Module};
-use crate::data::cells::{DISTANCES, GATE_FEATURES, PAIR_FEATURES, SHARPNESS, TARGETS, window};
+use crate::data::cells::{GATE_FEATURES, SHARPNESS, TARGETS, window};
+use crate::data::context::{DISTANCES, PAIR_FEATURES};
 use crate::data::histogram::{LEAST_SHARE, MOST_PULL};
 use crate::train::model::{Models, normalise};
 

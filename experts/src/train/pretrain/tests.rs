@@ -6,9 +6,11 @@ use rand::rngs::StdRng;
 use relata_featurize::relative::{BINS, RowSample, VALUE_BINS, bin_of};
 use relata_featurize::restoration::{CountedHistogram, TableTask};
 
-use super::tasks::{BucketBatch, CellBatch, PreparedTable, TableBatch, Tables};
+use super::batch::{BucketBatch, CellBatch, TableBatch};
+use super::tasks::{PreparedTable, Tables};
 use super::*;
-use crate::data::cells::{RowContext, TARGETS};
+use crate::data::cells::TARGETS;
+use crate::data::context::RowContext;
 use crate::fixture::{self, Noise};
 
 fn small() -> DataConfig {
