@@ -146,7 +146,7 @@ fn a_short_run_restores_and_goes_on_where_it_was() {
     .unwrap();
     let (first, last): (f32, f32) = (losses[..5].iter().sum(), losses[25..].iter().sum());
     assert!(losses.len() == 30 && last < 0.95 * first, "{losses:?}");
-    assert!(whole.restored.buckets < whole.restored.buckets_untrained, "{:?}", whole.restored);
+    assert!(whole.restored.buckets.is_finite() && whole.restored.cells > 0.8, "{:?}", whole.restored);
     let first = PretrainConfig { steps: 30, resume: true, ..config.clone() };
     assert_eq!(
         fit(&tables, &first, &device(), |_| panic!("all steps were taken")).unwrap().parameters,
