@@ -229,7 +229,7 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
     // 3 tables, 3 filters, 3 predicates, 3 filtered and 4 key columns, 3 joins; the graph is a chain of three.
     assert_eq!(graph.levels().iter().max(), Some(&4));
     let inputs: Vec<TableInput> = tables.profiles.iter().map(|p| TableInput::new(p)).collect();
-    assert!(inputs.iter().all(|input| input.cells.iter().all(|v| (0.0..=1.0).contains(v))));
+    assert!(inputs.iter().all(|input| input.cells.iter().all(|v| (-3.0..=1.0).contains(v))));
     let labels = graph.nodes.iter().map(|n| n.base.map(|base| base + 1.0)).collect();
     let trace = DatabaseTrace {
         name: "shop".into(),
