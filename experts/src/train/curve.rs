@@ -17,7 +17,8 @@ pub struct Point {
     pub loss: f32,
     /// Learning rate.
     pub learning_rate: f32,
-    /// Mean `ln` q-error on the held-out databases, where it was measured; see [`crate::train::evaluate::score`].
+    /// Error on the held-out databases, where it was measured; see [`crate::train::evaluate::score`] and
+    /// [`crate::train::pretrain::evaluate::score`].
     pub held_out: Option<f32>,
 }
 
@@ -47,16 +48,24 @@ pub fn from_csv(text: &str) -> Vec<Point> {
     text.lines().skip(1).filter_map(point).collect()
 }
 
-/// Plots training loss and held-out error over steps as SVG.
+/// What the curves of training on plans show: the loss, and the error on the held-out databases.
+pub const PLANS: [&str; 2] = ["training loss (pinball)", "held-out ln q-error"];
+
+/// What the curves of the pre-training of the data expert show.
+pub const TABLES: [&str; 2] =
+    ["training loss (buckets + cells)", "held out: ln error of buckets + share of cells missed"];
+
+/// Plots training loss and held-out error over steps as SVG; `labels` say what they are.
 ///
 /// # Errors
 ///
 /// [`ExpertsError::Training`] if the file cannot be drawn.
-pub fn plot(points: &[Point], path: &Path) -> Result<()> {
-    draw(points, path).map_err(|error| ExpertsError::Training(format!("cannot plot {}: {error}", path.display())))
+pub fn plot(points: &[Point], labels: [&str; 2], path: &Path) -> Result<()> {
+    draw(points, labels, path)
+        .map_err(|error| ExpertsError::Training(format!("cannot plot {}: {error}", path.display())))
 }
 
-fn draw(points: &[Point], path: &Path) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn draw(points: &[Point], labels: [&str; 2], path: &Path) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let losses: Vec<(f64, f64)> = points.iter().map(|point| (point.step as f64, f64::from(point.loss))).collect();
     let scores: Vec<(f64, f64)> =
         points.iter().filter_map(|point| Some((point.step as f64, f64::from(point.held_out?)))).collect();
@@ -72,11 +81,11 @@ fn draw(points: &[Point], path: &Path) -> std::result::Result<(), Box<dyn std::e
     chart.configure_mesh().x_desc("step").y_desc("ln").draw()?;
     chart
         .draw_series(LineSeries::new(losses, &BLUE))?
-        .label("training loss (pinball)")
+        .label(labels[0])
         .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLUE));
     chart
         .draw_series(LineSeries::new(scores, &RED))?
-        .label("held-out ln q-error")
+        .label(labels[1])
         .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], RED));
     chart.configure_series_labels().border_style(BLACK).draw()?;
     root.present()?;
@@ -95,9 +104,9 @@ mod tests {
         assert_eq!(from_csv(&to_csv(&points)), points);
         assert_eq!(from_csv("step,loss\n1,oops,\n"), []);
         let path = std::env::temp_dir().join(format!("relata-curve-{}.svg", std::process::id()));
-        plot(&points, &path).unwrap();
+        plot(&points, PLANS, &path).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().contains("</svg>"));
-        plot(&[], &path).unwrap();
+        plot(&[], TABLES, &path).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 }

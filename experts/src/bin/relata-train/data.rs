@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     std::fs::write(&curve_file, curve::to_csv(&points))?;
-    curve::plot(&points, &arguments.checkpoint.join("curve.svg"))?;
+    curve::plot(&points, curve::TABLES, &arguments.checkpoint.join("curve.svg"))?;
     write(&arguments.output, &tables, &config, &pretrained, crate::command(), crate::commit())?;
     println!("best weights of step {} in {}", pretrained.step, arguments.output.display());
     Ok(())

@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     std::fs::write(&curve_file, curve::to_csv(&points))?;
-    curve::plot(&points, &arguments.checkpoint.join("curve.svg"))?;
+    curve::plot(&points, curve::PLANS, &arguments.checkpoint.join("curve.svg"))?;
     export::write(&arguments.output, &corpus, &config, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());
     print!("{}", render(&fitted.errors));
