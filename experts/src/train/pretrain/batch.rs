@@ -169,14 +169,18 @@ impl BucketBatch {
         code: u32,
         (count, weight): (f32, f32),
     ) {
-        let buckets: Vec<usize> = histogram.split(code).collect();
         let dimensions = histogram.columns.len();
+        let mut own = histogram.columns.iter().map(|&column| first_column + column as usize).zip(histogram.split(code));
         for position in 0..self.intervals.len() {
-            let column = histogram.columns.get(position).map(|&column| first_column + column as usize);
-            let interval = column.map(|column| rows.row(column, histogram.buckets(), buckets[position]));
-            self.intervals[position].push(interval.unwrap_or(rows.none()));
-            self.columns[position].push(column.unwrap_or(0) as u32);
-            self.column_weights[position].push(if column.is_some() { 1.0 / dimensions as f32 } else { 0.0 });
+            let (interval, column, weight) = match own.next() {
+                Some((column, bucket)) => {
+                    (rows.row(column, histogram.buckets(), bucket), column as u32, 1.0 / dimensions as f32)
+                }
+                None => (rows.none(), 0, 0.0),
+            };
+            self.intervals[position].push(interval);
+            self.columns[position].push(column);
+            self.column_weights[position].push(weight);
         }
         self.table_of.push(table as u32);
         self.dimensions.push(dimensions as f32);
