@@ -46,7 +46,7 @@ pub use counters::CounterValues;
 pub use error::RelataError;
 pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use optimizer::{QueryEstimate, Relata};
-pub use profiles::{ProfileSource, TableReport};
+pub use profiles::{DataVersions, ProfileSource, TableReport};
 pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.

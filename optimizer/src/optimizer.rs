@@ -23,7 +23,7 @@ use crate::counters::{CounterValues, Counters};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
 use crate::join_order::{CostModel, HashJoinCost};
 use crate::planner::RelataQueryPlanner;
-use crate::profiles::{ProfileSource, ProfileStore, TableReport};
+use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::synopses::{ForeignKey, SynopsesReport};
 use crate::{RelataError, Result, estimate, explain};
 
@@ -91,16 +91,23 @@ impl Relata {
     /// Keeps profiles in `directory`; those made so far are forgotten.
     #[must_use]
     pub fn with_profile_directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        let config = self.profiles.config.clone();
-        self.profiles = Arc::new(ProfileStore::new(Some(directory.into()), config));
+        let directory = Some(directory.into());
+        self.profiles = Arc::new(ProfileStore { directory, ..self.profiles.emptied() });
+        self
+    }
+
+    /// Asks `versions` for the version of a table's data, so that the profiles of tables without local files can be kept;
+    /// those made so far are forgotten.
+    #[must_use]
+    pub fn with_data_versions(mut self, versions: Arc<dyn DataVersions>) -> Self {
+        self.profiles = Arc::new(ProfileStore { versions: Some(versions), ..self.profiles.emptied() });
         self
     }
 
     /// Samples and sketches tables this way; profiles made so far are forgotten.
     #[must_use]
     pub fn with_profile_config(mut self, config: ProfileConfig) -> Self {
-        let directory = self.profiles.directory.clone();
-        self.profiles = Arc::new(ProfileStore::new(directory, config));
+        self.profiles = Arc::new(ProfileStore { config, ..self.profiles.emptied() });
         self
     }
 

@@ -3,6 +3,7 @@
 //! A profile belongs to one table provider: a table that is registered anew counts as unprofiled. What is kept on disk, and
 //! how a table that was appended to is found there, is in `stored`. A damaged profile is counted and built again.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ impl ProfiledTable {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(crate) struct Entry {
     provider: Weak<dyn TableProvider>,
     table: Arc<ProfiledTable>,
 }
@@ -101,14 +102,24 @@ pub struct TableReport {
 #[derive(Debug, Default)]
 pub(crate) struct ProfileStore {
     /// By the address of the provider.
-    entries: RwLock<HashMap<usize, Entry>>,
+    pub(crate) entries: RwLock<HashMap<usize, Entry>>,
     pub(crate) directory: Option<PathBuf>,
     pub(crate) config: ProfileConfig,
+    pub(crate) versions: Option<Arc<dyn DataVersions>>,
+}
+
+/// Says which version of a table's data there is, for tables whose data is not in local files.
+pub trait DataVersions: fmt::Debug + Send + Sync {
+    /// A token that changes whenever the data of a table does, such as an `ETag` or the number of a snapshot; with it the
+    /// profile of any table can be kept in the profile directory. `None` leaves it to the table's files.
+    fn version(&self, table: &TableReference, provider: &dyn TableProvider) -> Option<String>;
 }
 
 impl ProfileStore {
-    pub(crate) fn new(directory: Option<PathBuf>, config: ProfileConfig) -> Self {
-        Self { entries: RwLock::default(), directory, config }
+    /// An empty store with the settings of this one.
+    pub(crate) fn emptied(&self) -> Self {
+        let (directory, config, versions) = (self.directory.clone(), self.config.clone(), self.versions.clone());
+        Self { entries: RwLock::default(), directory, config, versions }
     }
 
     /// The profile of the table that `scan` reads.
@@ -124,9 +135,13 @@ impl ProfileStore {
         entry.provider.upgrade().is_some_and(|own| Arc::ptr_eq(&own, provider)).then(|| Arc::clone(&entry.table))
     }
 
-    /// Where the profile of a table is kept; `None` without a directory or for data that has no local files.
+    /// Where the profile of a table is kept; `None` without a directory, or for data without a version and local files.
     pub(crate) fn stored(&self, name: &TableReference, provider: &Arc<dyn TableProvider>) -> Option<StoredProfile> {
-        StoredProfile::of(self.directory.as_deref()?, name, provider, &self.config)
+        let directory = self.directory.as_deref()?;
+        match self.versions.as_ref().and_then(|versions| versions.version(name, provider.as_ref())) {
+            Some(version) => Some(StoredProfile::of_version(directory, name, &version, &self.config)),
+            None => StoredProfile::of(directory, name, provider, &self.config),
+        }
     }
 
     fn insert(&self, provider: &Arc<dyn TableProvider>, profile: TableProfile) {

@@ -1,7 +1,7 @@
 //! Profiles in the profile directory.
 //!
 //! The file of a profile is named after the table, its paths with the profile's settings, and the names, sizes and times of
-//! its files, so that a stale profile is not found; once the new one is saved the stale one is deleted. A stale profile whose
+//! its files or the version that the caller gives its data, so that a stale profile is not found; once the new one is saved the stale one is deleted. A stale profile whose
 //! files are all there still is brought up to date by profiling the files that were added.
 
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct StoredProfile {
     pub(crate) prefix: String,
     /// The table's files.
     paths: Vec<PathBuf>,
-    /// A hash of the name, size and time of each.
+    /// A hash of the name, size and time of each, or of the version of the data.
     pub(super) files: Vec<u64>,
 }
 
@@ -46,7 +46,16 @@ impl StoredProfile {
             identity.push_str(&format!("|{}", path.display()));
             collect(&path, &mut paths)?;
         }
-        let files: Vec<u64> = paths.iter().map(|path| fingerprint(path)).collect::<Option<_>>()?;
+        let files = paths.iter().map(|path| fingerprint(path)).collect::<Option<_>>()?;
+        Some(Self::new(directory, name, &identity, paths, files))
+    }
+
+    /// Where the profile of a table is kept in `directory` whose data has this version.
+    pub(super) fn of_version(directory: &Path, name: &TableReference, version: &str, config: &ProfileConfig) -> Self {
+        Self::new(directory, name, &format!("{config:?}"), vec![], vec![xxh3_64(version.as_bytes())])
+    }
+
+    fn new(directory: &Path, name: &TableReference, identity: &str, paths: Vec<PathBuf>, files: Vec<u64>) -> Self {
         let mut prefix = String::new();
         for character in name.to_string().chars() {
             match character {
@@ -58,7 +67,7 @@ impl StoredProfile {
         prefix.push_str(&format!("-{:016x}-", xxh3_64(identity.as_bytes())));
         let all: Vec<u8> = files.iter().flat_map(|file| file.to_le_bytes()).collect();
         let file = directory.join(format!("{prefix}{:016x}.{EXTENSION}", xxh3_64(&all)));
-        Some(Self { file, prefix, paths, files })
+        Self { file, prefix, paths, files }
     }
 
     /// The profiles of this table as it was before its files changed.

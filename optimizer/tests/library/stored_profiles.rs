@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use datafusion::prelude::ParquetReadOptions;
 use relata::{CounterValues, ForeignKey};
 use tempfile::{TempDir, tempdir};
@@ -203,6 +206,35 @@ async fn synopses_are_found_again_until_one_of_their_tables_changes() {
     assert_eq!(counted(folders.process().await.0), (2, 0, 0));
     let after = folders.files("synopsis");
     assert!(after.len() == 2 && after.iter().all(|file| !files.contains(file)), "{after:?}");
+}
+
+/// Gives every table the same version.
+#[derive(Debug)]
+struct Version(&'static str);
+
+impl relata::DataVersions for Version {
+    fn version(&self, table: &TableReference, _provider: &dyn TableProvider) -> Option<String> {
+        (table.table() != "unversioned").then(|| self.0.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn tables_without_files_are_kept_by_their_version() {
+    let folders = Folders::new().await;
+    let item = sources::shop().into_iter().find(|(name, _)| *name == "item").unwrap().1;
+    let expect = async |version: &'static str, expected: (u64, u64, u64)| {
+        let relata = relata::Relata::new(None).with_data_versions(Arc::new(Version(version)));
+        let sessions = Sessions::new(relata.with_profile_directory(folders.directory()));
+        sessions.learned.register_batch("item", item.clone()).unwrap();
+        sessions.learned.register_batch("unversioned", item.clone()).unwrap();
+        sessions.relata.profile(&sessions.learned).await.unwrap();
+        let counters = sessions.relata.counters();
+        assert_eq!((counters.profiled, counters.loaded, counters.stale), expected, "{version}");
+        assert_eq!(folders.stored().len(), 1);
+    };
+    expect("first", (2, 0, 0)).await;
+    expect("first", (1, 1, 0)).await;
+    expect("second", (2, 0, 1)).await;
 }
 
 #[tokio::test]
