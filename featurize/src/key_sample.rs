@@ -362,8 +362,11 @@ pub fn key_correlation(set: &[SampledSide<'_>], relation: SampledSide<'_>) -> Op
     let keys = within(&first.sample.hashes);
     let mut weights = first.passing[..keys].to_vec();
     for side in &set[1..] {
+        // Both are ascending: one walk along both.
+        let mut others = side.sample.hashes.iter().zip(side.passing).peekable();
         for (weight, hash) in weights.iter_mut().zip(&first.sample.hashes) {
-            *weight *= side.sample.hashes.binary_search(hash).map_or(0.0, |place| side.passing[place]);
+            while others.next_if(|(other, _)| *other < hash).is_some() {}
+            *weight *= others.next_if(|(other, _)| *other == hash).map_or(0.0, |(_, passing)| *passing);
         }
     }
     let own_keys = within(&relation.sample.hashes);
