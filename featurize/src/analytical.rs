@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
 use smallvec::SmallVec;
 
-use crate::bound::{BoundedKey, JoinBounds};
+use crate::bound::{BoundedKey, JoinBounds, keeps_values};
 use crate::groups::key_combinations;
 use crate::join_graph::{JoinGraph, KeyMember, RelationSet, Residual};
 use crate::key_sample::{KeyCorrelation, KeySample, SampledSide, key_correlation};
@@ -200,17 +200,18 @@ impl<'a> JoinEstimator<'a> {
     fn bounds(&self) -> JoinBounds {
         let key = |class: usize, place: usize, member: &KeyMember| {
             let relation = &self.relations[member.relation];
-            let sketch = self.sketch(member);
-            let max = sketch.map_or(relation.bound, ColumnSketch::max_degree);
+            // A cast may make one value of several, of which nothing is counted.
+            let counted =
+                |sketch: &&ColumnSketch| keeps_values(&member.expr, sketch.domain, sketch.number_range()).is_some();
+            let Some(sketch) = self.sketch(member).filter(counted) else {
+                return BoundedKey { relation: member.relation, max: relation.bound, sequence: None };
+            };
+            let max = sketch.max_degree();
             // Of a table that is complete in its sample, the rows of each key that pass the filters are known.
             let exact = relation.filter.as_ref().is_some_and(|filter| filter.exact);
             let passing = self.passing.get(class).and_then(|class| class[place].as_ref()).filter(|_| exact);
             let passing = passing.map_or(max, |passing| passing.iter().copied().fold(0.0, f64::max));
-            BoundedKey {
-                relation: member.relation,
-                max: max.min(passing),
-                sequence: sketch.map(|sketch| &sketch.degrees.sequence),
-            }
+            BoundedKey { relation: member.relation, max: max.min(passing), sequence: sketch.degree_sequence() }
         };
         let classes = self.graph.classes.iter().enumerate().map(|(class, keys)| {
             keys.members.iter().enumerate().map(|(place, member)| key(class, place, member)).collect()

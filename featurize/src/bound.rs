@@ -8,10 +8,12 @@
 
 use std::collections::HashMap;
 
+use datafusion::arrow::datatypes::DataType;
+use datafusion_expr::Expr;
 use smallvec::SmallVec;
 
 use crate::join_graph::RelationSet;
-use crate::sketch::DegreeSequence;
+use crate::sketch::{DegreeSequence, Domain};
 
 /// Relations beyond which a set is bounded along its decomposition only.
 const MOST_RELATIONS: usize = 20;
@@ -106,9 +108,52 @@ impl JoinBounds {
     }
 }
 
+/// Integers up to this size are all 64-bit floats.
+const EXACT_FLOATS: f64 = (1u64 << 53) as f64;
+
+/// The domain of a key over a column of `domain` and `range`, where different values of the column are different keys; `None`
+/// where a cast may make them equal, as that of a fraction to an integer or of a time to a date.
+pub(crate) fn keeps_values(key: &Expr, domain: Domain, range: Option<(f64, f64)>) -> Option<Domain> {
+    let (inner, target) = match key {
+        Expr::Column(_) => return Some(domain),
+        Expr::Alias(alias) => return keeps_values(&alias.expr, domain, range),
+        Expr::Cast(cast) => (&cast.expr, &cast.field),
+        Expr::TryCast(cast) => (&cast.expr, &cast.field),
+        _ => return None,
+    };
+    let exact = target.data_type() == &DataType::Float64
+        && range.is_none_or(|(low, high)| low.abs().max(high.abs()) <= EXACT_FLOATS);
+    match (keeps_values(inner, domain, range)?, Domain::of(target.data_type())) {
+        (Domain::Integer | Domain::Boolean, Domain::Float) if exact => Some(Domain::Float),
+        (Domain::Integer | Domain::Boolean, Domain::Integer) => Some(Domain::Integer),
+        (Domain::Integer | Domain::Boolean | Domain::Text, Domain::Text) => Some(Domain::Text),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::datatypes::TimeUnit;
+    use datafusion_expr::{cast, col, try_cast};
+
     use super::*;
+
+    #[test]
+    fn casts_that_make_values_equal_are_known() {
+        let key = |target| cast(col("k"), target);
+        let keeps = |key: &Expr, domain| keeps_values(key, domain, Some((-5.0, 1e6)));
+        let float = key(DataType::Float64);
+        assert_eq!(keeps(&float, Domain::Integer), Some(Domain::Float));
+        assert_eq!(keeps_values(&float, Domain::Integer, Some((0.0, 1e17))), None, "large integers are rounded");
+        assert_eq!(keeps(&col("k"), Domain::Time), Some(Domain::Time));
+        assert_eq!(keeps(&key(DataType::Int64).alias("x"), Domain::Integer), Some(Domain::Integer));
+        assert_eq!(keeps(&key(DataType::Utf8View), Domain::Text), Some(Domain::Text));
+        assert_eq!(keeps(&key(DataType::Int64), Domain::Float), None, "1.2 and 1.7 are one integer");
+        assert_eq!(keeps(&key(DataType::Int64), Domain::Text), None, "01 and 1 are one integer");
+        assert_eq!(keeps(&key(DataType::Date32), Domain::Time), None, "a day has many times");
+        let seconds = DataType::Timestamp(TimeUnit::Second, None);
+        assert_eq!(keeps(&try_cast(key(seconds), DataType::Utf8), Domain::Time), None);
+    }
 
     fn sequence(degrees: &[u64]) -> DegreeSequence {
         DegreeSequence::new(degrees.iter().map(|degree| (*degree, 1)).collect())

@@ -51,7 +51,7 @@ pub struct FilterEstimate {
     pub base_rows: f64,
     /// Rows that pass.
     pub rows: f64,
-    /// Rows that can pass at most; provable when the sketches are exact.
+    /// Rows that can pass at most; provable.
     pub bound: f64,
     /// Whether `rows` is exact: the sample is the table.
     pub exact: bool,

@@ -1,5 +1,5 @@
-//! Profiles on disk: one file each, a checksum and, compressed, the sketches in the format of postcard and the samples as an Arrow IPC stream.
-//! It is written aside and renamed; a damaged file is reported and never trusted.
+//! Profiles on disk: one file each, a checksum and, compressed, the sketches in the format of postcard and the samples as an
+//! Arrow IPC stream. It is written aside and renamed; a damaged file is reported and never trusted.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::Schema;
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::error::DataFusionError;
@@ -47,21 +48,15 @@ impl TableProfile {
     /// # Errors
     /// When Arrow cannot write the samples.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
         let merged = (self.appended, &self.files);
         let stored =
             (STORED_VERSION, self.rows, self.row_bytes, merged, &self.columns, &self.key_samples, &self.groups);
-        let mut sketches = postcard::to_stdvec(&stored).map_err(|error| failed(&error))?;
+        let mut sketches = postcard::to_stdvec(&stored).map_err(unstored)?;
         let mut body = (sketches.len() as u64).to_le_bytes().to_vec();
         body.append(&mut sketches);
-        let mut writer = StreamWriter::try_new(&mut body, &self.sample.schema()).map_err(DataFusionError::from)?;
         let own = self.key_samples.iter().filter_map(|(_, sample)| sample.own.as_ref());
-        for batch in std::iter::once(&self.sample).chain(own) {
-            writer.write(batch).map_err(DataFusionError::from)?;
-        }
-        writer.finish().map_err(DataFusionError::from)?;
-        drop(writer);
-        let compressed = zstd::bulk::compress(&body, COMPRESSION).map_err(|error| failed(&error))?;
+        write_rows(std::iter::once(&self.sample).chain(own), &self.schema(), &mut body)?;
+        let compressed = zstd::bulk::compress(&body, COMPRESSION).map_err(unstored)?;
         let mut bytes = MAGIC.to_vec();
         bytes.extend(xxhash_rust::xxh3::xxh3_64(&compressed).to_le_bytes());
         bytes.extend((body.len() as u64).to_le_bytes());
@@ -71,9 +66,8 @@ impl TableProfile {
 
     /// Bytes that the sketches and the groups of rows take when they are stored.
     pub(super) fn sketch_bytes(&self) -> Result<usize> {
-        let failed = |error: &dyn std::fmt::Display| FeaturizeError::Unsupported(format!("storing a profile: {error}"));
-        let sketches = postcard::to_stdvec(&(&self.columns, &self.groups)).map_err(|error| failed(&error))?;
-        zstd::bulk::compress(&sketches, COMPRESSION).map(|bytes| bytes.len()).map_err(|error| failed(&error))
+        let sketches = postcard::to_stdvec(&(&self.columns, &self.groups)).map_err(unstored)?;
+        zstd::bulk::compress(&sketches, COMPRESSION).map(|bytes| bytes.len()).map_err(unstored)
     }
 
     /// Reads a profile that [`Self::save`] wrote.
@@ -140,13 +134,26 @@ fn damaged(path: &Path, reason: impl std::fmt::Display) -> FeaturizeError {
     FeaturizeError::Stored { path: path.display().to_string(), reason: reason.to_string() }
 }
 
+fn unstored(error: impl std::fmt::Display) -> FeaturizeError {
+    FeaturizeError::Unsupported(format!("storing a profile: {error}"))
+}
+
 /// Bytes that some sampled rows take when they are stored.
 pub(super) fn stored_bytes(rows: &RecordBatch) -> Result<usize> {
     let mut body = vec![];
-    let mut writer = StreamWriter::try_new(&mut body, &rows.schema()).map_err(DataFusionError::from)?;
-    writer.write(rows).map_err(DataFusionError::from)?;
-    writer.finish().map_err(DataFusionError::from)?;
-    drop(writer);
-    let compressed = zstd::bulk::compress(&body, COMPRESSION);
-    Ok(compressed.map_or(body.len(), |compressed| compressed.len()))
+    write_rows(std::iter::once(rows), &rows.schema(), &mut body)?;
+    zstd::bulk::compress(&body, COMPRESSION).map(|bytes| bytes.len()).map_err(unstored)
+}
+
+/// Appends rows to `body` as an Arrow IPC stream.
+fn write_rows<'a>(
+    batches: impl Iterator<Item = &'a RecordBatch>,
+    schema: &Schema,
+    body: &mut Vec<u8>,
+) -> Result<(), DataFusionError> {
+    let mut writer = StreamWriter::try_new(body, schema)?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    Ok(writer.finish()?)
 }

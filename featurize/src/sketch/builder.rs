@@ -438,6 +438,7 @@ mod tests {
         let sketch = sketch(array);
         assert_eq!((sketch.non_finite, sketch.nulls, sketch.degrees.distinct), (2.0, 1.0, 3.0));
         assert_eq!(sketch.max, Some(Value::Number(2.0)));
+        assert_eq!((sketch.max_degree(), sketch.degree_sequence()), (2.0, None), "NaN joins NaN");
     }
 
     #[test]
@@ -458,5 +459,10 @@ mod tests {
         let nested: ListArray = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1)]), None]);
         let nested = sketch(nested);
         assert_eq!((nested.domain, nested.nulls, nested.degrees.exact), (Domain::Opaque, 1.0, false));
+        assert_eq!(
+            (nested.max_degree(), nested.degree_sequence()),
+            (1.0, None),
+            "nothing is known, which is no bound of 0"
+        );
     }
 }

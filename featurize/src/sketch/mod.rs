@@ -153,9 +153,26 @@ impl ColumnSketch {
         self.degrees.exact && self.degrees.max <= 1.0
     }
 
+    /// Smallest and largest value of a column of numbers.
+    pub fn number_range(&self) -> Option<(f64, f64)> {
+        match (&self.min, &self.max) {
+            (Some(Value::Number(min)), Some(Value::Number(max))) => Some((*min, *max)),
+            _ => None,
+        }
+    }
+
     /// Rows of the most frequent value at most; provable.
     pub fn max_degree(&self) -> f64 {
-        if self.domain == Domain::Opaque { self.rows - self.nulls } else { self.degrees.sequence.max() }
+        match self.domain {
+            Domain::Opaque => self.rows - self.nulls,
+            _ => self.degrees.sequence.max().max(self.non_finite),
+        }
+    }
+
+    /// A sequence that dominates the degrees of all values; `None` where some values were not counted: of opaque columns, and
+    /// NaNs and infinities, which join as well.
+    pub fn degree_sequence(&self) -> Option<&DegreeSequence> {
+        (self.domain != Domain::Opaque && self.non_finite <= 0.0).then_some(&self.degrees.sequence)
     }
 
     /// The common value equal to `value`.

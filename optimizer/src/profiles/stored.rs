@@ -1,8 +1,9 @@
 //! Profiles in the profile directory.
 //!
 //! The file of a profile is named after the table, its paths with the profile's settings, and the names, sizes and times of
-//! its files or the version that the caller gives its data, so that a stale profile is not found; once the new one is saved the stale one is deleted. A stale profile whose
-//! files are all there still is brought up to date by profiling the files that were added.
+//! its files or the version that the caller gives its data, so that a stale profile is not found; once the new one is saved the
+//! stale one is deleted. A stale profile whose files are all there still is brought up to date by profiling the files that
+//! were added.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
