@@ -5,6 +5,7 @@
 //! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
+//! - [`answers`] sets approximate answers against the exact ones.
 //! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
@@ -13,6 +14,7 @@
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.
 
+pub mod answers;
 pub mod baseline;
 pub mod compare;
 pub mod corpus;

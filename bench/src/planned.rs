@@ -5,6 +5,8 @@ use datafusion::common::JoinType;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{Aggregate, Expr, FetchType, Join, LogicalPlan};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use relata_featurize::analytical::ValueExpr;
+use relata_featurize::answer::AggregateFunction;
 use relata_featurize::groups::GroupColumn;
 use relata_featurize::join_graph::{JoinGraph, Relation, RelationSet, column_of};
 
@@ -52,25 +54,14 @@ pub struct OuterJoin {
 }
 
 /// An aggregate of a column.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Aggregation {
     /// What it computes.
     pub function: AggregateFunction,
-    /// Of which column.
+    /// Of which column,
     pub column: GroupColumn,
-}
-
-/// What is computed of the values other than NULL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AggregateFunction {
-    /// Their mean.
-    Avg,
-    /// Their sum.
-    Sum,
-    /// The smallest.
-    Min,
-    /// The largest.
-    Max,
+    /// as the query names it.
+    pub value: ValueExpr,
 }
 
 impl Planned {
@@ -98,7 +89,7 @@ impl Planned {
                 groups = columns;
             }
             Some(node) => {
-                let Some(found) = aggregation(node, &graph.relations) else { return Ok(None) };
+                let Some(found) = aggregation(node, &graph) else { return Ok(None) };
                 aggregate = found;
             }
             // A filter below no aggregate belongs to the join.
@@ -205,7 +196,7 @@ fn key_relation<'e>(graph: &JoinGraph, keys: impl Iterator<Item = &'e Expr>) -> 
 }
 
 /// The only aggregate of a node without groups: `Some(None)` for COUNT(*), `None` for what is not counted here.
-fn aggregation(node: &Aggregate, relations: &[Relation]) -> Option<Option<Aggregation>> {
+fn aggregation(node: &Aggregate, graph: &JoinGraph) -> Option<Option<Aggregation>> {
     let [expr] = node.aggr_expr.as_slice() else { return None };
     let mut expr = expr;
     while let Expr::Alias(alias) = expr {
@@ -225,7 +216,8 @@ fn aggregation(node: &Aggregate, relations: &[Relation]) -> Option<Option<Aggreg
     };
     let [argument] = call.params.args.as_slice() else { return None };
     let name = Expr::Column(column_of(argument)?.clone());
-    Some(Some(Aggregation { function, column: base_column(&name, relations)? }))
+    let column = base_column(&name, &graph.relations)?;
+    Some(Some(Aggregation { function, column, value: ValueExpr::new(graph, name)? }))
 }
 
 fn base_column(expr: &Expr, relations: &[Relation]) -> Option<GroupColumn> {

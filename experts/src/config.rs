@@ -94,6 +94,8 @@ pub enum Module {
     Node(NodeKind),
     /// Cardinality head.
     Cardinality,
+    /// Answer head.
+    Answer,
 }
 
 impl Module {
@@ -117,6 +119,7 @@ impl Module {
             Module::Node(NodeKind::Aggregate) => "logical.aggregate",
             Module::Node(NodeKind::Limit) => "logical.limit",
             Module::Cardinality => "heads.cardinality",
+            Module::Answer => "heads.answer",
         }
     }
 }

@@ -7,7 +7,7 @@
 //! 2. [`logical`]: a plan as a feature graph -> a state per node, by typed message passing from the tables up.
 //!    [`message_passing`] orders the nodes of many plans into few large products.
 //! 3. [`heads`]: the state of a node -> the residual of its cardinality over the analytical estimate, with an interval that
-//!    is calibrated per number of joins.
+//!    is calibrated per number of joins. [`answers`]: that state and what a sample says -> the residual of an aggregate.
 //!
 //! [`stack`] holds the three together; [`config`] fixes their sizes, names and parameters once for training and inference;
 //! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in.
@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+pub mod answers;
 pub mod config;
 pub mod data;
 pub mod error;
@@ -47,6 +48,7 @@ pub mod stack;
 pub mod train;
 pub mod weights;
 
+pub use answers::AnswerHead;
 pub use data::TableEmbedding;
 pub use error::ExpertsError;
 pub use heads::CardinalityQuantiles;

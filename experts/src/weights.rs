@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Result;
+use crate::answers::AnswerConfig;
 use crate::config::{DataConfig, ExpertConfig, ParameterShape};
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::heads::ConformalOffset;
@@ -23,6 +24,12 @@ pub const DATA_WEIGHTS: &[u8] = include_bytes!("../weights/data.safetensors");
 
 /// Their manifest.
 pub const DATA_MANIFEST: &[u8] = include_bytes!("../weights/data.json");
+
+/// The weights of the answer head that ship with this crate.
+pub const ANSWER_WEIGHTS: &[u8] = include_bytes!("../weights/answers.safetensors");
+
+/// Their manifest.
+pub const ANSWER_MANIFEST: &[u8] = include_bytes!("../weights/answers.json");
 
 /// Where the weights of the data expert come from, and what they need to be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +67,37 @@ pub struct RestorationErrors {
     pub buckets_untrained: f64,
     /// Share of masked cells that were restored.
     pub cells: f64,
+}
+
+/// Where the weights of the answer head come from, and what they need to be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerManifest {
+    /// SHA-256 of the weight file, hexadecimal.
+    pub sha256: String,
+    /// SHA-256 of the weights of the experts it was trained above.
+    pub experts_sha256: String,
+    /// The sizes.
+    pub config: AnswerConfig,
+    /// Seed of the training run.
+    pub seed: u64,
+    /// Steps of the training run that made these weights; 0 for untrained ones.
+    pub steps: u64,
+    /// The command that made it.
+    pub command: String,
+    /// Commit of the source, if it was known.
+    pub commit: Option<String>,
+    /// Databases that were trained on.
+    pub databases: Vec<String>,
+    /// Databases that were held out to choose the step and to calibrate.
+    pub held_out: Vec<String>,
+    /// Number of aggregates trained on.
+    pub aggregates: usize,
+    /// Calibration of the intervals, per [`relata_featurize::answer::AnswerForm`].
+    pub conformal: Vec<ConformalOffset>,
+    /// Mean size of the residual on the held-out databases, per form: of the sample's answer and of the head's.
+    pub errors: Vec<[f32; 2]>,
+    /// Share of the exact answers within the intervals on databases that neither trained nor calibrated them.
+    pub left_out_coverage: Option<f64>,
 }
 
 /// Where a weight file comes from, and what it needs to be read.
@@ -143,6 +181,23 @@ pub fn load_data(weights: &[u8], manifest: &[u8]) -> Result<(DataManifest, Vec<f
     let manifest: DataManifest = serde_json::from_slice(manifest)?;
     if manifest.layout_version != LAYOUT_VERSION {
         return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: manifest.layout_version });
+    }
+    manifest.config.validate()?;
+    let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;
+    Ok((manifest, parameters))
+}
+
+/// Reads and verifies a weight file of the answer head: the manifest and the flat parameter vector. `experts` is the manifest
+/// of the experts below it.
+///
+/// # Errors
+///
+/// See [`crate::AnswerHead::from_bytes`].
+pub fn load_answers(weights: &[u8], manifest: &[u8], experts: &[u8]) -> Result<(AnswerManifest, Vec<f32>)> {
+    let manifest: AnswerManifest = serde_json::from_slice(manifest)?;
+    let experts: Manifest = serde_json::from_slice(experts)?;
+    if experts.sha256 != manifest.experts_sha256 {
+        return Err(ExpertsError::Checksum { expected: manifest.experts_sha256, found: experts.sha256 });
     }
     manifest.config.validate()?;
     let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;

@@ -23,9 +23,11 @@ use crate::synopsis::JoinSynopsis;
 
 mod key_filters;
 mod trees;
+mod values;
 
 use key_filters::KeyFilter;
 use trees::{Classes, Tree};
+pub use values::{Factor, SampledValues, ValueExpr, effective};
 
 /// Where the estimator finds the profile of a scanned table.
 pub trait Profiles {

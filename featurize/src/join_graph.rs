@@ -195,6 +195,18 @@ impl JoinGraph {
         }
     }
 
+    /// The graph with one more filter; `None` unless it reads exactly one relation, which is a base table.
+    pub fn filtered(&self, filter: Expr) -> Option<Self> {
+        let read = relations_of(&filter, &self.relations)?;
+        let relation =
+            read.iter().next().filter(|relation| read.len() == 1 && self.relations[*relation].scan.is_some())?;
+        let mut graph = self.clone();
+        graph.relations[relation].add_filter(filter);
+        graph.relations[relation].table_filters.sort_by_cached_key(ToString::to_string);
+        graph.relations[relation].table_filters.dedup();
+        Some(graph)
+    }
+
     /// Every relation.
     pub fn all(&self) -> RelationSet {
         RelationSet::all(self.relations.len())

@@ -13,6 +13,7 @@
 //!    of the plan.
 //! 4. [`selectivity`] runs filters on the sample and asks the sketches where the sample is silent; [`analytical`] combines
 //!    them into a row estimate and an upper bound of every set of joined relations.
+//!    [`answer`] reads means, sums and extremes of values over a join from the same samples.
 //! 5. [`logical`] writes all of it into a [`graph::FeatureGraph`], and [`trace`] keeps labelled graphs for training.
 //!
 //! Invariants: this crate knows no tensors and no models, it implements no DataFusion trait, and what it computes is the
@@ -20,6 +21,7 @@
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "counts are exact"))]
 
 pub mod analytical;
+pub mod answer;
 mod bound;
 pub mod error;
 pub mod foreign_key;

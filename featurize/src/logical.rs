@@ -40,16 +40,16 @@ pub fn log_rows(rows: f64) -> f32 {
 }
 
 /// The feature form of a count: `ln(1 + count) / 10`.
-fn count(value: f64) -> f32 {
+pub(crate) fn count(value: f64) -> f32 {
     ((1.0 + value.clamp(0.0, 1e30)).ln() / 10.0) as f32
 }
 
 /// The feature form of a share: `ln(share) / 10`, at least -2.
-fn share(value: f64) -> f32 {
+pub(crate) fn share(value: f64) -> f32 {
     (value.clamp(2.1e-9, 1e9).ln() / 10.0) as f32
 }
 
-fn flag(value: bool) -> f32 {
+pub(crate) fn flag(value: bool) -> f32 {
     f32::from(u8::from(value))
 }
 

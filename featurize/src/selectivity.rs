@@ -22,6 +22,7 @@ use crate::sketch::Value;
 mod interval;
 mod sketched;
 
+pub(crate) use interval::number_limits;
 pub use sketched::PredicateKind;
 use sketched::Sketched;
 
@@ -81,6 +82,12 @@ impl FilterEstimate {
     pub(crate) fn mask_of(&self, rows: &RecordBatch) -> Option<BooleanArray> {
         let masks: Vec<Option<BooleanArray>> = self.running.iter().map(|expr| evaluate(expr, rows)).collect();
         conjunction(masks.iter().map(Option::as_ref))
+    }
+
+    /// Which of some rows of the table pass each conjunct that can run, with the columns it reads.
+    pub(crate) fn masks_of(&self, rows: &RecordBatch) -> Vec<(&[usize], BooleanArray)> {
+        let running = self.predicates.iter().filter(|predicate| predicate.matches.is_some()).zip(&self.running);
+        running.filter_map(|(predicate, expr)| Some((predicate.columns.as_slice(), evaluate(expr, rows)?))).collect()
     }
 
     /// Rows of each key of a sample of the same table that pass the conjuncts that can run. `[keys]`

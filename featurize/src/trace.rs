@@ -1,8 +1,8 @@
-//! Labelled feature graphs on disk: one folder per database, four Arrow IPC files in it.
+//! Labelled feature graphs on disk: one folder per database, five Arrow IPC files in it.
 //!
 //! `tables.arrow` holds the [`TableInput`] of each table, `graphs.arrow` one row per labelled graph with list columns,
-//! `queries.arrow` what each graph is of, `executions.arrow` how long some of the queries took. All carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout
-//! is refused.
+//! `queries.arrow` what each graph is of, `answers.arrow` aggregates over some of them, `executions.arrow` how long some of
+//! the queries took. All carry [`LAYOUT_VERSION`] in their schema metadata; a trace of another layout is refused.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,10 +14,12 @@ use datafusion::arrow::ipc::reader::FileReader;
 use datafusion::arrow::ipc::writer::FileWriter;
 use datafusion::error::DataFusionError;
 
+use crate::answer::AnswerForm;
 use crate::graph::{FeatureGraph, LAYOUT_VERSION};
 use crate::relative::TableInput;
 use crate::{FeaturizeError, Result};
 
+mod answers;
 pub(crate) mod columns;
 mod executions;
 
@@ -45,6 +47,23 @@ pub struct TracedQuery {
     pub rows: f64,
     /// The aggregate of everything, COUNT aside.
     pub answer: Option<f64>,
+}
+
+/// An aggregate over the joined rows of a traced query, as the model reads it, with what it is to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelledAnswer {
+    /// Index of the query, and of its graph, in the trace.
+    pub query: u32,
+    /// The node of the graph whose rows are aggregated.
+    pub node: u32,
+    /// The form of its residual.
+    pub form: AnswerForm,
+    /// The columns that are aggregated, as table of the trace and column.
+    pub columns: Vec<(u32, u32)>,
+    /// What the sample says. `[ANSWER_FEATURES]`
+    pub features: Vec<f32>,
+    /// The residual that gives the exact answer.
+    pub residual: f32,
 }
 
 /// An executed physical plan with what was measured of it.
@@ -92,6 +111,8 @@ pub struct DatabaseTrace {
     pub graphs: Vec<LabelledGraph>,
     /// The query of each graph.
     pub queries: Vec<TracedQuery>,
+    /// Aggregates of some of the queries.
+    pub answers: Vec<LabelledAnswer>,
     /// Executions of some of the queries.
     pub executions: Vec<Execution>,
 }
@@ -99,6 +120,7 @@ pub struct DatabaseTrace {
 const TABLES: &str = "tables.arrow";
 const GRAPHS: &str = "graphs.arrow";
 const QUERIES: &str = "queries.arrow";
+const ANSWERS: &str = "answers.arrow";
 const EXECUTIONS: &str = "executions.arrow";
 
 impl DatabaseTrace {
@@ -116,6 +138,7 @@ impl DatabaseTrace {
         write_batch(&partial.join(TABLES), columns::tables(&self.tables)?)?;
         write_batch(&partial.join(GRAPHS), columns::graphs(&self.graphs)?)?;
         write_batch(&partial.join(QUERIES), columns::queries(&self.queries)?)?;
+        write_batch(&partial.join(ANSWERS), answers::write(&self.answers)?)?;
         write_batch(&partial.join(EXECUTIONS), executions::write(&self.executions)?)?;
         if folder.exists() {
             std::fs::remove_dir_all(folder).map_err(io)?;
@@ -131,6 +154,7 @@ impl DatabaseTrace {
         let tables = folder.join(TABLES);
         let graphs = folder.join(GRAPHS);
         let queries = folder.join(QUERIES);
+        let answers = folder.join(ANSWERS);
         let executions = folder.join(EXECUTIONS);
         Ok(Self {
             name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -140,6 +164,7 @@ impl DatabaseTrace {
                 .ok_or_else(|| damaged(&graphs, "unexpected columns"))?,
             queries: columns::read_queries(&read_batch(&queries)?)
                 .ok_or_else(|| damaged(&queries, "unexpected columns"))?,
+            answers: answers::read(&read_batch(&answers)?).ok_or_else(|| damaged(&answers, "unexpected columns"))?,
             executions: executions::read(&read_batch(&executions)?)
                 .ok_or_else(|| damaged(&executions, "unexpected columns"))?,
         })

@@ -13,13 +13,16 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_expr::{LogicalPlan, TableScan};
 use proptest::prelude::*;
 use relata_featurize::analytical::{JoinEstimator, Profiles, SetEstimate};
+use relata_featurize::answer::{ANSWER_FEATURES, AnswerForm};
 use relata_featurize::graph::FeatureGraph;
 use relata_featurize::groups::{GroupColumn, estimate_groups};
 use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
-use relata_featurize::trace::{DatabaseTrace, ExecutedOperator, Execution, LabelledGraph, TracedQuery, read_all};
+use relata_featurize::trace::{
+    DatabaseTrace, ExecutedOperator, Execution, LabelledAnswer, LabelledGraph, TracedQuery, read_all,
+};
 
 struct Database {
     ctx: SessionContext,
@@ -238,6 +241,14 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
         queries: [None, Some(2.5), None]
             .map(|answer| TracedQuery { kind: "seed".into(), sql: "SELECT 1".into(), joined: 4.0, rows: 3.0, answer })
             .into(),
+        answers: vec![LabelledAnswer {
+            query: 1,
+            node: 2,
+            form: AnswerForm::Largest,
+            columns: vec![(0, 1), (1, 0)],
+            features: vec![0.5; ANSWER_FEATURES],
+            residual: -1.5,
+        }],
         executions: vec![Execution {
             query: 2,
             threads: 1,

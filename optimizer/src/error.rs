@@ -20,6 +20,9 @@ pub enum RelataError {
     /// There is no such table.
     #[error("no table {0}")]
     NoTable(String),
+    /// The query has no approximate answer.
+    #[error("no approximate answer: {0}")]
+    NoAnswer(String),
     /// The statement is not a query, so there is nothing to estimate.
     #[error("not a query: {0}")]
     NoQuery(String),

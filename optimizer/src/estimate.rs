@@ -22,7 +22,7 @@ use crate::profiles::ProfileStore;
 mod region;
 mod tree;
 
-pub(crate) use region::Region;
+pub(crate) use region::{Answer, Region};
 use region::{ExpertState, KnownRegion};
 pub use tree::PlanEstimate;
 pub(crate) use tree::{PlanRows, rows, tree};

@@ -23,10 +23,13 @@
 //! estimates with intervals, `join_order` reorders its inner joins by them, `statistics` hands them to DataFusion's
 //! physical planning, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
 //! tables and `synopses` their samples joined along foreign keys, `explain` shows the estimates next to DataFusion's own.
+//! `answer` answers aggregating queries from the same profiles, as [`Relata::answer`] and as the table function
+//! `approx_answer` that `sql` adds to a session.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
 //! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
 
+mod answer;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
@@ -38,6 +41,7 @@ pub mod join_order;
 mod optimizer;
 mod planner;
 mod profiles;
+mod sql;
 mod statistics;
 mod synopses;
 

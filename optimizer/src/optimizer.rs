@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::catalog::TableProvider;
+use datafusion::catalog::{Session, TableFunction, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -15,15 +17,16 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use relata_experts::ExpertStack;
+use relata_experts::{AnswerHead, ExpertStack};
 use relata_featurize::profile::ProfileConfig;
 
 use crate::config::RelataConfig;
-use crate::counters::{CounterValues, Counters};
+use crate::counters::{CounterValues, Counters, count};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
 use crate::join_order::{CostModel, HashJoinCost};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
+use crate::sql::ApproxAnswer;
 use crate::synopses::{ForeignKey, SynopsesReport};
 use crate::{RelataError, Result, estimate, explain};
 
@@ -36,6 +39,8 @@ const PROFILED_AT_A_TIME: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Relata {
     pub(crate) experts: Option<Arc<ExpertStack>>,
+    /// The head that corrects approximate answers; `None` leaves them to the samples.
+    pub(crate) answers: Option<Arc<AnswerHead>>,
     pub(crate) profiles: Arc<ProfileStore>,
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
@@ -65,13 +70,15 @@ impl Relata {
     /// # Errors
     /// When the weights do not load.
     pub fn pretrained() -> Result<Self> {
-        Ok(Self::new(Some(ExpertStack::pretrained()?)))
+        let answers = Some(Arc::new(AnswerHead::pretrained()?));
+        Ok(Self { answers, ..Self::new(Some(ExpertStack::pretrained()?)) })
     }
 
     /// With these experts; `None` estimates analytically.
     pub fn new(experts: Option<ExpertStack>) -> Self {
         Self {
             experts: experts.map(Arc::new),
+            answers: None,
             profiles: Arc::default(),
             config: RelataConfig::default(),
             counters: Arc::default(),
@@ -79,6 +86,13 @@ impl Relata {
             foreign_keys: Arc::default(),
             cost_model: Arc::new(HashJoinCost),
         }
+    }
+
+    /// Leaves approximate answers to the samples and counts alone.
+    #[must_use]
+    pub fn without_answer_head(mut self) -> Self {
+        self.answers = None;
+        self
     }
 
     /// Orders joins by this cost from now on, instead of by [`HashJoinCost`].
@@ -132,13 +146,18 @@ impl Relata {
         self
     }
 
-    /// Makes the session plan with relata: wraps its query planner and adds the settings `relata.*`.
+    /// Makes the session plan with relata: wraps its query planner, adds the settings `relata.*` and the table function
+    /// `approx_answer('SELECT ...')` (see [`Self::answer`]).
     #[must_use]
     pub fn install(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let previous = builder.query_planner().take();
         let planner = RelataQueryPlanner::new(self.clone(), previous);
         let options = builder.config().get_or_insert_default().options_mut();
         options.extensions.insert(self.config.clone());
+        let approx_answer =
+            TableFunction::new("approx_answer".to_owned(), Arc::new(ApproxAnswer { relata: self.clone() }));
+        let functions = builder.table_functions().get_or_insert_default();
+        functions.insert(approx_answer.name().to_owned(), Arc::new(approx_answer));
         builder.with_query_planner(Arc::new(planner))
     }
 
@@ -211,6 +230,34 @@ impl Relata {
             source: ProfileSource::Built,
             error: Some(error.to_string()),
         })
+    }
+
+    /// Profiles the tables of `plan` that have no profile, until the time budget is spent.
+    pub(crate) async fn profile_tables_of(&self, plan: &LogicalPlan, session: &dyn Session, budget: Duration) {
+        let mut unseen: Vec<(TableReference, Arc<dyn TableProvider>)> = Vec::new();
+        let _ = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Ok(provider) = source_as_provider(&scan.source)
+                && self.profiles.get(&provider).is_none()
+                && !unseen.iter().any(|(_, known)| Arc::ptr_eq(known, &provider))
+            {
+                unseen.push((scan.table_name.clone(), provider));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        if unseen.is_empty() {
+            return;
+        }
+        let Some(alone) = self.profiles.session(session) else { return };
+        let start = Instant::now();
+        for (name, provider) in unseen {
+            let left = budget.saturating_sub(start.elapsed());
+            let profiled = self.profile_provider(alone.clone(), name, provider);
+            if tokio::time::timeout(left, profiled).await.is_err() {
+                count(&self.counters.postponed);
+                return;
+            }
+        }
     }
 
     pub(crate) fn estimator(&self) -> Estimator<'_> {

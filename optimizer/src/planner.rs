@@ -8,14 +8,13 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProviderList, Session};
+use datafusion::common::DFSchema;
 use datafusion::common::config::{ConfigOptions, TableOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, TableReference};
-use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
@@ -59,34 +58,6 @@ impl RelataQueryPlanner {
         }
     }
 
-    /// Profiles the tables of `plan` that have no profile, until the time budget is spent.
-    async fn profile(&self, plan: &LogicalPlan, session: &dyn Session, budget: Duration) {
-        let mut unseen: Vec<(TableReference, Arc<dyn datafusion::catalog::TableProvider>)> = Vec::new();
-        let _ = plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node
-                && let Ok(provider) = source_as_provider(&scan.source)
-                && self.relata.profiles.get(&provider).is_none()
-                && !unseen.iter().any(|(_, known)| Arc::ptr_eq(known, &provider))
-            {
-                unseen.push((scan.table_name.clone(), provider));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        });
-        if unseen.is_empty() {
-            return;
-        }
-        let Some(alone) = self.relata.profiles.session(session) else { return };
-        let start = Instant::now();
-        for (name, provider) in unseen {
-            let left = budget.saturating_sub(start.elapsed());
-            let profiled = self.relata.profile_provider(alone.clone(), name, provider);
-            if tokio::time::timeout(left, profiled).await.is_err() {
-                count(&self.relata.counters.postponed);
-                return;
-            }
-        }
-    }
-
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
     fn order(&self, config: &RelataConfig, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
@@ -114,7 +85,8 @@ impl QueryPlanner for RelataQueryPlanner {
         }
         count(&self.relata.counters.planned);
         if config.lazy_profiling {
-            self.profile(plan, session, Duration::from_millis(config.profile_budget_ms)).await;
+            let budget = Duration::from_millis(config.profile_budget_ms);
+            self.relata.profile_tables_of(plan, session, budget).await;
         }
         match self.order(config, plan) {
             (ordered, Some(known)) => {

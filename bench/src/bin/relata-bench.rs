@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use relata_bench::answers::{self, AnswerOptions};
 use relata_bench::baseline::fit::{self, BaselineOptions};
 use relata_bench::compare::{self, CompareOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
@@ -40,6 +41,8 @@ enum Command {
     Queries(WorkloadOptions),
     /// Score the estimates of the corpus' queries
     Estimate(ScoreOptions),
+    /// Score approximate answers of the corpus' aggregates
+    Answer(AnswerOptions),
     /// Write databases of the relational prior as folders of Parquet files
     Prior(PriorOptions),
     /// Compare the relational prior with the corpus' databases of role "train"
@@ -101,6 +104,7 @@ async fn main() -> Result<()> {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
             println!("{}", marginals::markdown(&report));
         }
+        Command::Answer(options) => print!("{}", answers::print(&answers::run(&options).await?)),
         Command::Profile(options) => print!("{}", profiling::print(&profiling::run(&options).await?)),
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
         Command::Baseline(options) => {

@@ -7,10 +7,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use relata_featurize::analytical::JoinEstimator;
+use relata_featurize::answer::{AggregateFunction, estimate_answer};
 use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::relative::TableInput;
-use relata_featurize::trace::LabelledGraph;
+use relata_featurize::trace::{LabelledAnswer, LabelledGraph};
 
 use crate::count::{Counter, GraphReader, KeyCodes, aggregate, count_groups, count_outer};
 use crate::database::Database;
@@ -56,6 +57,8 @@ pub struct LabelledQuery {
     pub rows: f64,
     /// The aggregate of everything, COUNT(*) aside; `None` without one, or where there is no value to aggregate.
     pub answer: Option<f64>,
+    /// What a model is to learn of it; the query's index is still to be filled in.
+    pub labelled_answer: Option<LabelledAnswer>,
     /// Rows of the inner joins of some of its relations, by their names in the query.
     pub sub_joins: Vec<(Vec<String>, f64)>,
 }
@@ -174,7 +177,7 @@ impl<'a> Labeller<'a> {
             };
             groups = all_groups.then_some(rows);
         }
-        let answer = match planned.aggregate {
+        let answer = match &planned.aggregate {
             Some(_) if planned.outer.is_some() => return skip(Skip::Unsupported),
             Some(aggregation) => match aggregate(&mut counter, graph.all().0, aggregation)? {
                 None => return skip(Skip::TooSmall),
@@ -199,8 +202,34 @@ impl<'a> Labeller<'a> {
         if let (Some(node), Some(groups)) = (written.aggregate, groups) {
             labels[node as usize] = Some(log_rows(groups));
         }
+        let mut labelled_answer = None;
+        if let (Some(aggregation), Some((answer, values))) = (&planned.aggregate, answer) {
+            let whole = written.sets.iter().find(|(set, _)| *set == graph.all()).map(|(_, node)| *node);
+            let base = whole.and_then(|node| written.graph.nodes[node as usize].base).map(|base| f64::from(base).exp());
+            let estimate = base.and_then(|rows| {
+                estimate_answer(&estimator, graph.all(), rows, aggregation.function, &aggregation.value)
+            });
+            let columns = aggregation.value.columns().map(|(relation, column)| {
+                let profile = estimator.relations[relation].profile.as_ref()?;
+                Some((self.tables.index(profile), column as u32))
+            });
+            // What is known exactly teaches nothing; a sum is the mean times the values.
+            let answer = if aggregation.function == AggregateFunction::Sum { answer / values } else { answer };
+            labelled_answer =
+                estimate.filter(|estimate| estimate.exact.is_none()).zip(whole).and_then(|(estimate, node)| {
+                    Some(LabelledAnswer {
+                        query: 0,
+                        node,
+                        form: estimate.form(),
+                        columns: columns.collect::<Option<_>>()?,
+                        features: estimate.features().to_vec(),
+                        residual: estimate.residual(answer) as f32,
+                    })
+                });
+        }
+        let answer = answer.map(|(answer, _)| answer);
         let graph = LabelledGraph { graph: written.graph, labels, relations: graph.relations.len() as u32 };
-        Ok(Outcome::Labelled(Box::new(LabelledQuery { graph, joined, rows, answer, sub_joins })))
+        Ok(Outcome::Labelled(Box::new(LabelledQuery { graph, joined, rows, answer, labelled_answer, sub_joins })))
     }
 
     /// The inputs of the data expert for the tables of everything labelled so far.

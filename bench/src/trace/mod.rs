@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::prior::{PriorConfig, generate};
 use relata_featurize::graph::LAYOUT_VERSION;
-use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery};
+use relata_featurize::trace::{DatabaseTrace, Execution, LabelledAnswer, TracedQuery};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Role};
@@ -248,7 +248,9 @@ fn trace_database(
         if let Some(query) = generator.query(kinds[turn % kinds.len()]) {
             match runtime.block_on(labeller.label(&query)) {
                 Ok(Outcome::Labelled(labelled)) => {
-                    let LabelledQuery { graph, joined, rows, answer, .. } = *labelled;
+                    let LabelledQuery { graph, joined, rows, answer, labelled_answer, .. } = *labelled;
+                    let index = trace.queries.len() as u32;
+                    trace.answers.extend(labelled_answer.map(|answer| LabelledAnswer { query: index, ..answer }));
                     report.labels += graph.labels.iter().flatten().count();
                     trace.graphs.push(graph);
                     trace.queries.push(TracedQuery {

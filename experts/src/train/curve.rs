@@ -51,6 +51,9 @@ pub fn from_csv(text: &str) -> Vec<Point> {
 /// What the curves of training on plans show: the loss, and the error on the held-out databases.
 pub const PLANS: [&str; 2] = ["training loss (pinball)", "held-out ln q-error"];
 
+/// What the curves of training the answer head show.
+pub const ANSWERS: [&str; 2] = ["training loss (pinball)", "held-out loss"];
+
 /// What the curves of the pre-training of the data expert show.
 pub const TABLES: [&str; 2] =
     ["training loss (buckets + cells)", "held out: ln error of buckets + share of cells missed"];

@@ -5,8 +5,11 @@
 //! held-out databases through the inference path; [`calibrate`] fits the intervals; [`export`] writes the weight file.
 //! [`fit`] is the loop around them, [`checkpoint`] what it resumes from, [`curve`] what it plots.
 //!
+//! [`answers`] is the third stage: the answer head on top.
+//!
 //! The loop knows no backend: it runs on the [`burn::tensor::Device`] it is given.
 
+pub mod answers;
 pub mod batch;
 pub mod calibrate;
 pub mod checkpoint;

@@ -29,7 +29,14 @@ pub(crate) fn database(graphs: usize, seed: u64) -> DatabaseTrace {
             LabelledGraph { graph, labels, relations: 1 + index as u32 % 4 }
         })
         .collect();
-    DatabaseTrace { name: format!("database-{seed}"), tables, graphs, queries: vec![], executions: vec![] }
+    DatabaseTrace {
+        name: format!("database-{seed}"),
+        tables,
+        graphs,
+        queries: vec![],
+        answers: vec![],
+        executions: vec![],
+    }
 }
 
 fn small() -> FitConfig {

@@ -14,7 +14,7 @@ use super::{JoinEstimator, Profiles, SetEstimate, key_selectivity};
 use crate::join_graph::RelationSet;
 use crate::key_sample::KeyCorrelation;
 use crate::sketch::Domain;
-use crate::synopsis::{JoinSynopsis, NO_PARTNER};
+use crate::synopsis::{JoinSynopsis, NO_PARTNER, SynopsisParent};
 
 #[cfg(test)]
 mod tests;
@@ -248,7 +248,7 @@ impl JoinEstimator<'_> {
     }
 
     /// Whether a tree joins the relations of `set` by all the conditions among them.
-    fn is_all_of(&self, tree: &Tree, set: RelationSet) -> bool {
+    pub(super) fn is_all_of(&self, tree: &Tree, set: RelationSet) -> bool {
         let Some(covered) = tree.cover(set).filter(|covered| covered.len() + 1 == set.len()) else { return false };
         let classes = self.graph.classes.iter().enumerate().all(|(index, class)| {
             let members = class.members.iter().filter(|member| set.contains(member.relation)).count();
@@ -301,6 +301,22 @@ impl JoinEstimator<'_> {
 }
 
 impl Tree {
+    /// The relation whose rows are sampled.
+    pub(super) fn root(&self) -> usize {
+        self.root
+    }
+
+    /// The rows.
+    pub(super) fn synopsis(&self) -> &JoinSynopsis {
+        &self.synopsis
+    }
+
+    /// The relations that hang together with the root in `set` and their partners; `None` where the root is not in it.
+    pub(super) fn members_in(&self, set: RelationSet) -> Option<impl Iterator<Item = (usize, &SynopsisParent)>> {
+        let members = self.cover(set)?.into_iter().map(|place| &self.members[place]);
+        Some(members.map(|member| (member.relation, &self.synopsis.parents()[member.parent])))
+    }
+
     /// The members that hang together with the root in `set`; `None` where the root is not in it.
     fn cover(&self, set: RelationSet) -> Option<Members> {
         let mut covered = RelationSet::single(self.root).intersection(set);

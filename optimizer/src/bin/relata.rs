@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use relata::cli::session::{STACK_BYTES, SessionOptions, parse_bytes};
 use relata::cli::terminal::Terminal;
-use relata::cli::{CliError, Outcome, demo, estimate, explain, profile, run, sql};
+use relata::cli::{CliError, Outcome, answer, demo, estimate, explain, profile, run, sql};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +41,8 @@ enum Command {
     Profile(profile::ProfileArgs),
     /// Estimates the rows of a file of queries without running them
     Estimate(estimate::EstimateArgs),
+    /// Answers a file of aggregating queries approximately, without running them
+    Answer(answer::AnswerArgs),
     /// Shows a plan with relata's rows and intervals next to DataFusion's
     Explain(explain::ExplainArgs),
     /// Runs a file of queries and times them, under one optimizer or both
@@ -99,6 +101,7 @@ async fn command(arguments: Arguments) -> Result<Outcome, CliError> {
         Command::Sql(args) => sql::sql(&args, &options, &mut terminal).await,
         Command::Profile(args) => profile::profile(&args, &options, &mut terminal).await,
         Command::Estimate(args) => estimate::estimate(&args, &options, &mut terminal).await,
+        Command::Answer(args) => answer::answer(&args, &options, &mut terminal).await,
         Command::Explain(args) => explain::explain(&args, &options, &mut terminal).await,
         Command::Run(args) => run::run(&args, &options, &mut terminal).await,
     }

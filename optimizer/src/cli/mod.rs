@@ -4,10 +4,11 @@
 //!   where it declares none.
 //! - [`session`] builds the sessions, with and without relata, that are compared everywhere; [`measure`] times one query in
 //!   one of them and [`digest`] says whether two results are the same.
-//! - One module per command: [`sql`], [`profile`], [`estimate`], [`explain`], [`run`] (with [`compare`]) and [`demo`].
+//! - One module per command: [`sql`], [`profile`], [`estimate`], [`answer`], [`explain`], [`run`] (with [`compare`]) and [`demo`].
 //!
 //! Results go to standard output and everything else to standard error, both through [`terminal::Terminal`].
 
+pub mod answer;
 pub mod compare;
 pub mod database;
 pub mod demo;

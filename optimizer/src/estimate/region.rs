@@ -15,6 +15,10 @@ use super::{Estimate, Estimator, Origin};
 use crate::counters::count;
 use crate::profiles::ProfiledTable;
 
+mod answers;
+
+pub(crate) use answers::Answer;
+
 /// Relations beyond which a region is estimated without the experts: its sets are many, and no training query is as large.
 const LARGE_REGION: usize = 20;
 

@@ -1,6 +1,7 @@
 //! `relata-train`: fits the experts, one stage after the other, and writes the weight folder.
 #![expect(clippy::print_stdout, reason = "a command talks on standard output")]
 
+mod answers;
 mod data;
 mod plans;
 
@@ -22,12 +23,15 @@ enum Stage {
     Data(data::Arguments),
     /// Fit the experts above it to labelled plans
     Plans(plans::Arguments),
+    /// Fit the answer head on top to aggregates
+    Answers(answers::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().stage {
         Stage::Data(arguments) => data::run(&arguments),
         Stage::Plans(arguments) => plans::run(&arguments),
+        Stage::Answers(arguments) => answers::run(&arguments),
     }
 }
 

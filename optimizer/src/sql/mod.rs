@@ -1,0 +1,5 @@
+//! SQL functions that relata adds to a session.
+
+mod approx_answer;
+
+pub(crate) use approx_answer::ApproxAnswer;
