@@ -2,7 +2,7 @@
 //!
 //! [`pretrain`] is the first stage. The walk of the second: [`data`] reads traces and splits them by database; [`batch`]
 //! turns graphs of a few databases into arrays; [`model`] is the forward pass with gradients; [`optimizer`] takes the step; [`evaluate`] measures q-errors on the
-//! held-out databases through the inference path; [`calibrate`] fits the intervals; [`export`] writes the weight file.
+//! held-out databases through the inference path; [`calibrate`] fits the intervals, [`cross_fit`] to databases that are trained on as well; [`export`] writes the weight file.
 //! [`fit`] is the loop around them, [`checkpoint`] what it resumes from, [`curve`] what it plots.
 //!
 //! The loop knows no backend: it runs on the [`burn::tensor::Device`] it is given.
@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod calibrate;
 pub mod checkpoint;
+pub mod cross_fit;
 pub mod curve;
 pub mod data;
 pub mod evaluate;
