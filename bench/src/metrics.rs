@@ -83,6 +83,9 @@ pub struct Summary {
     pub coverage: Option<f64>,
     /// Median of upper over lower end, among the same.
     pub width: Option<f64>,
+    /// Mean of `ln` of upper over lower end, among the same.
+    #[serde(default)]
+    pub log_width: Option<f64>,
 }
 
 /// Summarises estimates, `None` standing for a query without one.
@@ -115,6 +118,8 @@ pub fn summarize(estimates: &[Option<Scored>]) -> Option<Summary> {
         .filter(|(lower, upper, truth)| lower - tolerance(*truth) <= *truth && *truth <= upper + tolerance(*truth));
     let coverage = (!intervals.is_empty()).then(|| inside.count() as f64 / intervals.len() as f64);
     let widths = sorted(intervals.iter().map(|(lower, upper, _)| upper.max(1.0) / lower.max(1.0)).collect());
+    // An interval without an end is as wide as an error without one.
+    let log_widths: f64 = widths.iter().map(|width| width.min(1e18).ln()).sum();
     Some(Summary {
         n,
         missing: estimates.len() - n,
@@ -128,6 +133,7 @@ pub fn summarize(estimates: &[Option<Scored>]) -> Option<Summary> {
         over: side(1.0),
         coverage,
         width: (!widths.is_empty()).then(|| percentile(&widths, 50.0)),
+        log_width: (!widths.is_empty()).then(|| log_widths / widths.len() as f64),
     })
 }
 
@@ -192,6 +198,7 @@ mod tests {
         assert!(close(under.share, 1.0 / 3.0) && close(over.share, 1.0 / 3.0) && close(over.max, 2.0));
         assert_eq!(summary.coverage.map(|c| close(c, 0.5)), Some(true));
         assert_eq!(summary.width.map(|w| close(w, 3.0)), Some(true));
+        assert_eq!(summary.log_width.map(|w| close(w, 8.0_f64.ln() / 2.0)), Some(true));
         assert!(summarize(&[None]).is_none());
     }
 }

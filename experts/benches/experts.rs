@@ -35,7 +35,8 @@ fn experts(criterion: &mut Criterion) {
             bench.iter(|| stack.step(kind, black_box(&features), Some(&state), &roles, &mut out));
         });
     }
-    criterion.bench_function("cardinality", |bench| bench.iter(|| stack.cardinality(black_box(&state), 2)));
+    criterion
+        .bench_function("cardinality", |bench| bench.iter(|| stack.cardinality(NodeKind::Join, black_box(&state), 2)));
 
     let tables = [fixture::table(65, 8, 1), fixture::table(65, 5, 2), fixture::table(65, 12, 3)];
     let embeddings: Vec<_> = tables.iter().map(|table| stack.embed_table(table).unwrap()).collect();

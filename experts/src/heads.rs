@@ -3,6 +3,7 @@
 //! The cardinality head returns a residual over the analytical estimate in `ln` space, never a cardinality: an untrained
 //! head, whose last layer is zero, repeats the analytical estimate.
 
+use relata_featurize::graph::NodeKind;
 use serde::{Deserialize, Serialize};
 
 use crate::config::HEAD_OUTPUTS;
@@ -12,12 +13,28 @@ use crate::mlp::Mlp;
 /// 160,000.
 pub const RESIDUAL_LIMIT: f32 = 12.0;
 
-/// Buckets of the conformal offsets: 0, 1, 2, 3 and 4 or more joins.
+/// Buckets of nodes by joins: 0, 1, 2, 3 and 4 or more.
 pub const JOIN_BUCKETS: usize = 5;
 
 /// The bucket of a node above `joins` joins.
 pub const fn join_bucket(joins: usize) -> usize {
     if joins < JOIN_BUCKETS { joins } else { JOIN_BUCKETS - 1 }
+}
+
+/// The bucket of the conformal offsets from which on groups are counted instead of rows: before it lie filters and 1, 2, 3,
+/// 4, 5 and 6 or more joins.
+pub(crate) const FIRST_OF_GROUPS: usize = 7;
+
+/// Buckets of the conformal offsets; the last ones are groups over 0, 1 and 2 or more joins.
+pub const CALIBRATION_BUCKETS: usize = FIRST_OF_GROUPS + 3;
+
+/// The bucket of the conformal offsets of a node above `joins` joins.
+pub const fn calibration_bucket(kind: NodeKind, joins: usize) -> usize {
+    let (first, last) = match kind {
+        NodeKind::Aggregate => (FIRST_OF_GROUPS, CALIBRATION_BUCKETS - 1),
+        _ => (0, FIRST_OF_GROUPS - 1),
+    };
+    if joins < last - first { first + joins } else { last }
 }
 
 /// Median and 90% interval of a cardinality.
@@ -49,7 +66,7 @@ impl CardinalityQuantiles {
 /// How far split-conformal calibration moves the two ends of an interval outwards (negative: inwards), in `ln` units.
 ///
 /// Conformalized quantile regression (Romano, Patterson & Candes, NeurIPS 2019), the two ends apart, calibrated on held-out
-/// databases per number of joins.
+/// databases per [`calibration_bucket`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct ConformalOffset {
     /// Subtracted from the lower end.
@@ -62,8 +79,8 @@ pub struct ConformalOffset {
 #[derive(Debug, Clone)]
 pub struct CardinalityHead {
     mlp: Mlp,
-    /// One per bucket of [`join_bucket`].
-    conformal: [ConformalOffset; JOIN_BUCKETS],
+    /// One per [`calibration_bucket`].
+    conformal: [ConformalOffset; CALIBRATION_BUCKETS],
 }
 
 impl CardinalityHead {
@@ -73,19 +90,19 @@ impl CardinalityHead {
         Self { mlp, conformal: std::array::from_fn(bucket) }
     }
 
-    /// The quantiles of one node above `joins` joins: `state: [D]`.
-    pub fn quantiles(&self, state: &[f32], joins: usize) -> CardinalityQuantiles {
+    /// The quantiles of one node of a [`calibration_bucket`]: `state: [D]`.
+    pub fn quantiles(&self, state: &[f32], bucket: usize) -> CardinalityQuantiles {
         let mut raw = [0.0; HEAD_OUTPUTS];
         self.mlp.forward(state, &mut raw);
-        self.calibrated(raw, joins)
+        self.calibrated(raw, bucket)
     }
 
-    /// The quantiles of some nodes: `states: [N, D]`, `joins: [N]`.
-    pub fn quantiles_batch(&self, states: &[f32], joins: &[u32]) -> Vec<CardinalityQuantiles> {
-        let mut raw = vec![0.0; joins.len() * HEAD_OUTPUTS];
+    /// The quantiles of some nodes: `states: [N, D]`, `buckets: [N]`.
+    pub fn quantiles_batch(&self, states: &[f32], buckets: &[usize]) -> Vec<CardinalityQuantiles> {
+        let mut raw = vec![0.0; buckets.len() * HEAD_OUTPUTS];
         self.mlp.forward(states, &mut raw);
-        let rows = raw.chunks_exact(HEAD_OUTPUTS).zip(joins);
-        rows.map(|(raw, &joins)| self.calibrated([raw[0], raw[1], raw[2]], joins as usize)).collect()
+        let rows = raw.chunks_exact(HEAD_OUTPUTS).zip(buckets);
+        rows.map(|(raw, &bucket)| self.calibrated([raw[0], raw[1], raw[2]], bucket)).collect()
     }
 
     /// The interval as the network sees it, before calibration and limits.
@@ -93,9 +110,9 @@ impl CardinalityHead {
         CardinalityQuantiles { lower: median - softplus(below), median, upper: median + softplus(above) }
     }
 
-    fn calibrated(&self, raw: [f32; HEAD_OUTPUTS], joins: usize) -> CardinalityQuantiles {
+    fn calibrated(&self, raw: [f32; HEAD_OUTPUTS], bucket: usize) -> CardinalityQuantiles {
         let quantiles = Self::uncalibrated(raw);
-        let offset = self.conformal[join_bucket(joins)];
+        let offset = self.conformal[bucket.min(CALIBRATION_BUCKETS - 1)];
         let limit = |residual: f32| residual.clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT);
         let median = limit(quantiles.median);
         CardinalityQuantiles {
@@ -138,19 +155,26 @@ mod tests {
         let (plain, moved) = (head(&[]), head(&offsets));
         let state = fixture::Noise::new(5).vector(16);
         assert_eq!(plain.quantiles(&state, 0), moved.quantiles(&state, 0));
-        for joins in [1, 4, 9] {
-            let (plain, moved) = (plain.quantiles(&state, joins), moved.quantiles(&state, joins));
+        for bucket in [1, 4, 9] {
+            let (plain, moved) = (plain.quantiles(&state, bucket), moved.quantiles(&state, bucket));
             assert!((plain.median - moved.median).abs() < 1e-6);
             assert!((plain.lower - moved.lower - 0.5).abs() < 1e-4);
             assert!((moved.upper - plain.upper - 0.25).abs() < 1e-4);
         }
     }
 
+    #[test]
+    fn rows_and_groups_have_buckets_of_their_own() {
+        let buckets = |kind| [0, 1, 2, 5, 6, 7].map(|joins| calibration_bucket(kind, joins));
+        assert_eq!(buckets(NodeKind::Join), [0, 1, 2, 5, 6, 6]);
+        assert_eq!(buckets(NodeKind::Aggregate), [7, 8, 9, 9, 9, 9]);
+    }
+
     proptest! {
         #[test]
-        fn quantiles_never_cross(raw in prop::array::uniform3(-100.0f32..100.0), offset in -20.0f32..20.0, joins in 0usize..9) {
+        fn quantiles_never_cross(raw in prop::array::uniform3(-100.0f32..100.0), offset in -20.0f32..20.0, bucket in 0usize..12) {
             let head = head(&[ConformalOffset { lower: offset, upper: -offset }]);
-            let quantiles = head.calibrated(raw, joins);
+            let quantiles = head.calibrated(raw, bucket);
             prop_assert!(quantiles.lower <= quantiles.median && quantiles.median <= quantiles.upper);
             prop_assert!(quantiles.median.abs() <= RESIDUAL_LIMIT);
         }

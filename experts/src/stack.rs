@@ -11,7 +11,7 @@ use crate::Result;
 use crate::config::{ExpertConfig, Module};
 use crate::data::{DataExpert, TableEmbedding};
 use crate::error::{ExpertsError, check_finite, check_length};
-use crate::heads::{CardinalityHead, CardinalityQuantiles, ConformalOffset};
+use crate::heads::{CardinalityHead, CardinalityQuantiles, ConformalOffset, calibration_bucket};
 use crate::logical::LogicalExpert;
 use crate::message_passing::{self, Schedule};
 use crate::mlp::Mlp;
@@ -149,15 +149,15 @@ impl ExpertStack {
         self.logical.step(kind, features, embedding, roles, out)
     }
 
-    /// The cardinality of a node above `joins` joins, relative to its analytical estimate: `state: [D]`.
+    /// The cardinality of a node of this kind above `joins` joins, relative to its analytical estimate: `state: [D]`.
     ///
     /// # Errors
     ///
     /// [`ExpertsError::Shape`] if the state has another length, [`ExpertsError::NotFinite`] if it is not finite.
-    pub fn cardinality(&self, state: &[f32], joins: usize) -> Result<CardinalityQuantiles> {
+    pub fn cardinality(&self, kind: NodeKind, state: &[f32], joins: usize) -> Result<CardinalityQuantiles> {
         check_length("state of a node", self.width(), state.len())?;
         check_finite("the state of a node", state)?;
-        Ok(self.cardinality.quantiles(state, joins))
+        Ok(self.cardinality.quantiles(state, calibration_bucket(kind, joins)))
     }
 
     /// A whole plan at once, batched by level and kind; `tables` are the embeddings that the graph's
@@ -182,10 +182,11 @@ impl ExpertStack {
         let state = |node: usize| &states[positions[node] as usize * width..][..width];
         let estimated: Vec<usize> = (0..graph.nodes.len()).filter(|&node| graph.nodes[node].kind.estimated()).collect();
         let joins = message_passing::joins(graph);
-        let head_joins: Vec<u32> = estimated.iter().map(|&node| joins[node]).collect();
+        let bucket = |&node: &usize| calibration_bucket(graph.nodes[node].kind, joins[node] as usize);
+        let buckets: Vec<usize> = estimated.iter().map(bucket).collect();
         let head_states: Vec<f32> = estimated.iter().flat_map(|&node| state(node)).copied().collect();
         let mut cardinalities = vec![None; graph.nodes.len()];
-        for (&node, quantiles) in estimated.iter().zip(self.cardinality.quantiles_batch(&head_states, &head_joins)) {
+        for (&node, quantiles) in estimated.iter().zip(self.cardinality.quantiles_batch(&head_states, &buckets)) {
             cardinalities[node] = Some(quantiles);
         }
         let ordered = (0..graph.nodes.len()).flat_map(state).copied().collect();

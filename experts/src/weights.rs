@@ -121,7 +121,7 @@ pub struct Manifest {
     pub commit: Option<String>,
     /// What it was trained on.
     pub corpus: Corpus,
-    /// Calibration of the interval, per [`crate::heads::join_bucket`].
+    /// Calibration of the interval, per [`crate::heads::calibration_bucket`].
     pub conformal: Vec<ConformalOffset>,
     /// Errors on the held-out databases.
     pub held_out: Vec<HeldOutErrors>,
@@ -134,8 +134,11 @@ pub struct Manifest {
 pub struct Corpus {
     /// Databases that were trained on.
     pub databases: Vec<String>,
-    /// Databases that were held out for early stopping and calibration.
+    /// Databases that were held out for early stopping.
     pub held_out: Vec<String>,
+    /// Databases that calibrated the intervals, by weights that were trained without them.
+    #[serde(default)]
+    pub calibration: Vec<String>,
     /// Number of graphs trained on.
     pub graphs: usize,
     /// Number of graphs held out.

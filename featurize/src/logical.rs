@@ -104,6 +104,10 @@ fn predicate_features(predicate: &PredicateEstimate, sample_rows: usize) -> Smal
     features(NodeKind::Predicate, &values)
 }
 
+/// The features of a filter node that say whether its rows are exact, and how many conjuncts it has.
+const EXACT: usize = 7;
+const PREDICATES: usize = 9;
+
 fn filter_features(filter: &FilterEstimate) -> SmallVec<[f32; 32]> {
     features(
         NodeKind::Filter,
@@ -122,6 +126,12 @@ fn filter_features(filter: &FilterEstimate) -> SmallVec<[f32; 32]> {
             share(filter.rows / filter.bound.max(1e-9)),
         ],
     )
+}
+
+/// Whether the rows of a node are known, so that no correction of them is read: those of a filter that ran on a whole table,
+/// and of a table without filters.
+pub fn is_known(node: &Node) -> bool {
+    node.kind == NodeKind::Filter && (node.features[EXACT] > 0.0 || node.features[PREDICATES] <= 0.0)
 }
 
 /// The graph of one profiled relation under its filters; the filter node is the last. `None` when it has no profile.

@@ -15,7 +15,7 @@ use crate::metrics::q_error;
 use crate::run::summary::speedup;
 use crate::run::{self, DEFAULT, RunReport};
 use crate::score::contender::RELATA;
-use crate::score::figures::{self, Figure, short};
+use crate::score::figures::{self, Figure, INTERVAL_COLUMNS, Intervals, short};
 use crate::score::{ESTIMATES, FIGURES, PLANS, ScoreReport, p_error};
 
 /// Queries in the lists of the worst and the best.
@@ -110,6 +110,10 @@ fn estimates(report: &ScoreReport, folder: &Path, page: &mut String) -> Result<(
         section(page, "Join orders", &p_error::COLUMNS, rows);
     }
     section(page, "Databases: q-error at 50% / 95% over all queries", &database_columns(report), databases(report));
+    if let Some(intervals) = Intervals::of(&report.figures, RELATA) {
+        section(page, "Databases: intervals", &INTERVAL_COLUMNS, intervals.cells());
+        *page += &format!("{}.\n\n", intervals.summary());
+    }
     worst_estimates(report, page);
     Ok(())
 }

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::Estimated;
+use super::contender::RELATA;
 use crate::corpus::SUBPLAN;
 use crate::metrics::{Side, Summary, summarize};
 
@@ -103,7 +104,7 @@ pub const COLUMNS: [&str; 15] = [
 
 /// The cells of a figure under [`COLUMNS`]; shares of under- and overestimates with the 90% percentile of each side.
 pub fn cells(figure: &Figure) -> Vec<String> {
-    let Summary { n, missing, median, p90, p95, p99, max, geometric_mean, under, over, coverage, width } =
+    let Summary { n, missing, median, p90, p95, p99, max, geometric_mean, under, over, coverage, width, .. } =
         &figure.summary;
     let side = |side: &Option<Side>| side.as_ref().map_or_else(|| "-".to_owned(), |side| short(side.p90));
     let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", 100.0 * share));
@@ -128,8 +129,61 @@ pub fn print(figures: &[Figure]) -> String {
             text += &format!("{title}\n{}\n\n", table(&[&header, &COLUMNS], rows));
         }
     }
+    if let Some(intervals) = Intervals::of(figures, RELATA) {
+        text += &format!("{}\n{}\n\n", intervals.summary(), table(&[&INTERVAL_COLUMNS], intervals.cells()));
+    }
     text
 }
+
+/// The 90% intervals of a contender, over all whole queries and by database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intervals {
+    /// Over all databases: the share of the truths inside.
+    pub coverage: f64,
+    /// Mean of `ln` of upper over lower end.
+    pub log_width: f64,
+    /// Each database with both.
+    pub databases: Vec<(String, f64, f64)>,
+}
+
+impl Intervals {
+    /// Those of a contender; `None` where it gives none.
+    pub fn of(figures: &[Figure], contender: &str) -> Option<Self> {
+        let whole =
+            |figure: &&Figure| figure.contender == contender && figure.group.name == "all" && !figure.group.subplans;
+        let both = |figure: &Figure| figure.summary.coverage.zip(figure.summary.log_width);
+        let of_all = figures.iter().filter(whole).find(|figure| figure.database.is_none())?;
+        let (coverage, log_width) = both(of_all)?;
+        let databases = figures.iter().filter(whole).filter_map(|figure| {
+            let (coverage, log_width) = both(figure)?;
+            Some((figure.database.clone()?, coverage, log_width))
+        });
+        Some(Self { coverage, log_width, databases: databases.collect() })
+    }
+
+    /// In one sentence.
+    pub fn summary(&self) -> String {
+        let inside = |(_, coverage, _): &&(String, f64, f64)| (0.85..=0.95).contains(coverage);
+        format!(
+            "90% intervals of whole queries cover {:.1}% of the truths, 85% to 95% on {} of {} databases; mean ln width {:.2}",
+            100.0 * self.coverage,
+            self.databases.iter().filter(inside).count(),
+            self.databases.len(),
+            self.log_width,
+        )
+    }
+
+    /// The rows of a table: database, coverage, mean ln width.
+    pub fn cells(&self) -> Vec<Vec<String>> {
+        let row = |(name, coverage, width): &(String, f64, f64)| {
+            vec![name.clone(), format!("{:.1}%", 100.0 * coverage), format!("{width:.2}")]
+        };
+        self.databases.iter().map(row).collect()
+    }
+}
+
+/// The columns of the table of intervals by database.
+pub const INTERVAL_COLUMNS: [&str; 3] = ["database", "coverage", "ln width"];
 
 /// Rows under header lines; a first cell that repeats is left out, and numbers stand to the right.
 pub fn table(header: &[&[&str]], rows: Vec<Vec<String>>) -> String {

@@ -54,6 +54,9 @@ fn figures_are_per_group_and_database() {
     let relata = find(false, "all", RELATA).unwrap();
     assert!((relata.coverage.unwrap() - 1.0).abs() < 1e-9 && (relata.width.unwrap() - 12.0).abs() < 1e-9);
     assert_eq!(figures.iter().filter(|f| f.database.is_some() && f.contender == RELATA).count(), 2);
+    let intervals = figures::Intervals::of(&figures, RELATA).unwrap();
+    assert_eq!(intervals.databases.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(intervals.summary().contains("100.0% of the truths, 85% to 95% on 0 of 2"), "{}", intervals.summary());
     let table = print(&figures);
     assert!(table.contains("postgres") && table.contains("100%") && table.contains("sub-joins"), "{table}");
 }

@@ -41,7 +41,7 @@ fn batched_forward_agrees_with_the_per_node_one() {
             let estimated = graph.nodes[node].kind.estimated();
             assert_eq!(estimates.cardinalities[node].is_some(), estimated);
             if let Some(quantiles) = estimates.cardinalities[node] {
-                let single = stack.cardinality(slow, joins[node] as usize).unwrap();
+                let single = stack.cardinality(graph.nodes[node].kind, slow, joins[node] as usize).unwrap();
                 assert!((quantiles.median - single.median).abs() < 1e-3);
             }
         }
@@ -77,5 +77,5 @@ fn refuses_wrong_lengths() {
     assert!(stack.step(kind, &[0.0; 4], None, &[&[0.0; 15]], &mut out).is_err());
     assert!(stack.step(kind, &[0.0; 4], None, &[&[0.0; 16]], &mut out[1..]).is_err());
     assert!(stack.step(kind, &[f32::NAN; 4], None, &[&[0.0; 16]], &mut out).is_err());
-    assert!(stack.cardinality(&[0.0; 3], 0).is_err());
+    assert!(stack.cardinality(NodeKind::Join, &[0.0; 3], 0).is_err());
 }

@@ -1,10 +1,13 @@
-//! Split-conformal calibration of the intervals, per number of joins, on databases that were not trained on.
+//! Split-conformal calibration of the intervals, per kind of node and number of joins, on databases that were not trained on.
 //!
-//! Conformalized quantile regression (Romano, Patterson & Candes, NeurIPS 2019), the two ends apart. Differences: every
-//! held-out database weighs the same, however many queries it has, because what must hold is coverage on the next
-//! database; and a bucket with few labels borrows from its neighbours.
+//! Conformalized quantile regression (Romano, Patterson & Candes, NeurIPS 2019), the two ends apart, where the group is the
+//! database: what must hold is coverage on the next one, so that the distributions of the databases' scores are pooled with
+//! the same weight for each, however many queries it has (Dunn, Wasserman & Ramdas, "Distribution-free prediction sets for
+//! two-layer hierarchical models", JASA 2023: pooled distributions, without the correction for the number of databases that
+//! makes them a guarantee; coverage is to be right on average, and leaving out each database in turn measures it). Nodes
+//! whose rows are known calibrate nothing: their intervals are points. A bucket with few labels borrows from its neighbours.
 
-use crate::heads::{ConformalOffset, JOIN_BUCKETS};
+use crate::heads::{CALIBRATION_BUCKETS, ConformalOffset, FIRST_OF_GROUPS};
 use crate::train::evaluate::Outcome;
 
 /// Labels of a bucket below which it borrows from the buckets next to it.
@@ -13,16 +16,16 @@ const MINIMUM: usize = 200;
 /// The offsets that make intervals cover `1 - miss` of the labels, half of the rest on either side, from estimates that are
 /// not calibrated.
 pub fn conformal_offsets(outcomes: &[Outcome], miss: f64) -> Vec<ConformalOffset> {
-    (0..JOIN_BUCKETS)
+    let all = outcomes.iter().filter(|outcome| outcome.calibration.is_some()).count();
+    (0..CALIBRATION_BUCKETS)
         .map(|bucket| {
-            let mut reach = 0;
-            let mut members: Vec<&Outcome>;
-            loop {
-                members = outcomes.iter().filter(|outcome| outcome.bucket.abs_diff(bucket) <= reach).collect();
-                if members.len() >= MINIMUM.min(outcomes.len()) || reach >= JOIN_BUCKETS {
+            let mut members: Vec<&Outcome> = Vec::new();
+            for reach in 0..2 * CALIBRATION_BUCKETS {
+                let near = |other: usize| distance(bucket, other) <= reach;
+                members = outcomes.iter().filter(|outcome| outcome.calibration.is_some_and(near)).collect();
+                if members.len() >= MINIMUM.min(all) {
                     break;
                 }
-                reach += 1;
             }
             let below = |outcome: &Outcome| outcome.quantiles.lower - residual(outcome);
             let above = |outcome: &Outcome| residual(outcome) - outcome.quantiles.upper;
@@ -32,6 +35,12 @@ pub fn conformal_offsets(outcomes: &[Outcome], miss: f64) -> Vec<ConformalOffset
             }
         })
         .collect()
+}
+
+/// How far a bucket is from one that borrows from it: what counts rows is nearer to all that does than to what counts groups.
+fn distance(one: usize, other: usize) -> usize {
+    let same = (one < FIRST_OF_GROUPS) == (other < FIRST_OF_GROUPS);
+    one.abs_diff(other) + if same { 0 } else { CALIBRATION_BUCKETS }
 }
 
 fn residual(outcome: &Outcome) -> f32 {
@@ -57,30 +66,34 @@ fn weighted_quantile(members: &[&Outcome], value: impl Fn(&Outcome) -> f32, shar
     values.last().map_or(0.0, |last| last.0)
 }
 
-/// Coverage of calibrated intervals on a database that did not calibrate them: leaving out each database in turn. `None`
-/// with fewer than two databases.
-pub fn left_out_coverage(outcomes: &[Outcome], databases: usize, miss: f64) -> Option<f64> {
+/// Coverage of calibrated intervals on databases that did not calibrate them: leaving out each database in turn. With
+/// the index of the database; one without a node that is estimated has no coverage.
+pub fn left_out_coverages(outcomes: &[Outcome], databases: usize, miss: f64) -> Vec<(usize, f64)> {
     let mut coverages = Vec::new();
     for database in 0..databases {
+        let estimated = outcomes.iter().filter(|outcome| outcome.calibration.is_some());
         let (left_out, rest): (Vec<Outcome>, Vec<Outcome>) =
-            outcomes.iter().partition(|outcome| outcome.database == database);
+            estimated.partition(|outcome| outcome.database == database);
         if left_out.is_empty() || rest.is_empty() {
             continue;
         }
-        let offsets = conformal_offsets(&rest, miss);
-        let covered = left_out.iter().filter(|outcome| apply(&offsets, **outcome).covered()).count();
-        coverages.push(covered as f64 / left_out.len() as f64);
+        let covered = calibrated(&left_out, &conformal_offsets(&rest, miss)).iter().filter(|o| o.covered()).count();
+        coverages.push((database, covered as f64 / left_out.len() as f64));
     }
-    (!coverages.is_empty()).then(|| coverages.iter().sum::<f64>() / coverages.len() as f64)
+    coverages
 }
 
-/// The outcome with its interval moved.
-fn apply(offsets: &[ConformalOffset], mut outcome: Outcome) -> Outcome {
-    let offset = offsets[outcome.bucket];
-    let quantiles = &mut outcome.quantiles;
-    quantiles.lower = (quantiles.lower - offset.lower).min(quantiles.median);
-    quantiles.upper = (quantiles.upper + offset.upper).max(quantiles.median);
-    outcome
+/// The outcomes with their intervals moved.
+pub fn calibrated(outcomes: &[Outcome], offsets: &[ConformalOffset]) -> Vec<Outcome> {
+    let apply = |outcome: &Outcome| {
+        let mut outcome = *outcome;
+        let offset = outcome.calibration.map(|bucket| offsets[bucket]).unwrap_or_default();
+        let quantiles = &mut outcome.quantiles;
+        quantiles.lower = (quantiles.lower - offset.lower).min(quantiles.median);
+        quantiles.upper = (quantiles.upper + offset.upper).max(quantiles.median);
+        outcome
+    };
+    outcomes.iter().map(apply).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +107,8 @@ mod tests {
         let mut noise = Noise::new(1);
         let mut outcome = |index: usize| Outcome {
             database: index % databases,
-            bucket: index % JOIN_BUCKETS,
+            bucket: 0,
+            calibration: Some(index % CALIBRATION_BUCKETS),
             base: 20.0,
             label: 20.0 + 10.0 * (noise.unit() - 0.5),
             quantiles: CardinalityQuantiles { lower: -0.1, median: 0.0, upper: 0.1 },
@@ -106,31 +120,49 @@ mod tests {
     fn calibrated_intervals_cover_what_they_promise() {
         let outcomes = outcomes(4, 20_000);
         let offsets = conformal_offsets(&outcomes, 0.1);
-        let covered = outcomes.iter().filter(|outcome| apply(&offsets, **outcome).covered()).count();
+        let covered = calibrated(&outcomes, &offsets).iter().filter(|outcome| outcome.covered()).count();
         assert!((covered as f64 / outcomes.len() as f64 - 0.9).abs() < 0.01);
-        assert!((left_out_coverage(&outcomes, 4, 0.1).unwrap() - 0.9).abs() < 0.02);
+        let left_out = left_out_coverages(&outcomes, 4, 0.1);
+        assert!(
+            left_out.len() == 4 && left_out.iter().all(|(_, coverage)| (coverage - 0.9).abs() < 0.02),
+            "{left_out:?}"
+        );
     }
 
     #[test]
     fn one_database_leaves_nothing_to_calibrate_on() {
-        assert_eq!(left_out_coverage(&outcomes(1, 100), 1, 0.1), None);
-        assert_eq!(left_out_coverage(&[], 0, 0.1), None);
+        assert!(left_out_coverages(&outcomes(1, 100), 1, 0.1).is_empty());
+        assert!(left_out_coverages(&[], 0, 0.1).is_empty());
     }
 
     #[test]
-    fn rare_buckets_borrow() {
-        let mut outcomes = outcomes(4, 5_000);
-        outcomes.retain(|outcome| outcome.bucket < 3);
+    fn rare_buckets_borrow_from_what_counts_the_same() {
+        let mut outcomes = outcomes(4, 10_000);
+        outcomes.retain(|outcome| outcome.calibration < Some(3) || outcome.calibration == Some(FIRST_OF_GROUPS));
+        let groups = |outcome: &Outcome| outcome.calibration >= Some(FIRST_OF_GROUPS);
+        outcomes.iter_mut().filter(|outcome| groups(outcome)).for_each(|outcome| outcome.label = 30.0);
         let offsets = conformal_offsets(&outcomes, 0.1);
         assert!((offsets[4].upper - 4.4).abs() < 0.3, "{offsets:?}");
-        assert_eq!(conformal_offsets(&[], 0.1), vec![ConformalOffset::default(); JOIN_BUCKETS]);
+        assert!((offsets[FIRST_OF_GROUPS + 2].upper - 9.9).abs() < 0.1, "{offsets:?}");
+        assert_eq!(conformal_offsets(&[], 0.1), vec![ConformalOffset::default(); CALIBRATION_BUCKETS]);
+    }
+
+    #[test]
+    fn what_is_known_calibrates_nothing() {
+        let mut outcomes = outcomes(4, 20_000);
+        let offsets = conformal_offsets(&outcomes, 0.1);
+        let known = Outcome { calibration: None, label: 20.0, ..outcomes[0] };
+        outcomes.extend(std::iter::repeat_n(known, 20_000));
+        assert_eq!(conformal_offsets(&outcomes, 0.1), offsets);
     }
 
     #[test]
     fn every_database_weighs_the_same() {
         let narrow = outcomes(1, 10_000);
-        let mut both: Vec<Outcome> = narrow.iter().map(|outcome| Outcome { bucket: 0, ..*outcome }).collect();
-        both.extend((0..300).map(|_| Outcome { database: 1, bucket: 0, label: 30.0, ..narrow[0] }));
+        let mut both: Vec<Outcome> =
+            narrow.iter().map(|outcome| Outcome { calibration: Some(0), ..*outcome }).collect();
+        let far = Outcome { database: 1, label: 30.0, ..both[0] };
+        both.extend(std::iter::repeat_n(far, 300));
         assert!((conformal_offsets(&both, 0.1)[0].upper - 9.9).abs() < 1e-3);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use relata_featurize::logical::is_known;
 use relata_featurize::trace::{self, DatabaseTrace, LabelledGraph};
 
 use crate::Result;
@@ -18,7 +19,7 @@ use crate::message_passing::joins;
 pub struct Corpus {
     /// Databases that are trained on.
     pub training: Vec<DatabaseTrace>,
-    /// Databases that are held out: they stop the run, and calibrate the intervals.
+    /// Databases that are held out: they stop the run.
     pub held_out: Vec<DatabaseTrace>,
     /// Number of graphs left out because they, or a table of theirs, are malformed, or because they have no label.
     pub dropped: usize,
@@ -44,6 +45,8 @@ pub struct Target {
     pub base: f32,
     /// `ln(max(1, rows))` of the truth.
     pub label: f32,
+    /// Whether the estimate is known to be the truth.
+    pub known: bool,
 }
 
 /// The labelled nodes of a graph.
@@ -54,7 +57,8 @@ pub fn targets(graph: &LabelledGraph) -> Vec<Target> {
         .filter(|(_, (node, _))| node.kind.estimated())
         .filter_map(|(index, (node, label))| {
             let (base, label) = (node.base?, (*label)?);
-            (base.is_finite() && label.is_finite()).then_some(Target { node: index, joins: joins[index], base, label })
+            let target = Target { node: index, joins: joins[index], base, label, known: is_known(node) };
+            (base.is_finite() && label.is_finite()).then_some(target)
         })
         .collect()
 }
@@ -100,6 +104,17 @@ impl Corpus {
             return Err(ExpertsError::Training("no labelled database is left to train on".to_owned()));
         }
         Ok(Self { training, held_out, dropped })
+    }
+
+    /// Holds out the databases called `names` and no others.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::split`].
+    pub fn hold_out(self, names: &[String]) -> Result<Self> {
+        let Self { mut training, held_out, dropped } = self;
+        training.extend(held_out);
+        Ok(Self { dropped, ..Self::split(training, 0.0, names, 0)? })
     }
 
     /// The weight of a node of each join bucket: one over the square root of their number, scaled to a mean of 1 over all
@@ -186,6 +201,8 @@ mod tests {
         assert_eq!((corpus.training.len(), corpus.held_out.len()), (8, 2));
         let named = Corpus::split(databases.clone(), 0.2, &["database-3".to_owned()], 1).unwrap();
         assert_eq!(named.held_out.iter().map(|database| database.name.as_str()).collect::<Vec<_>>(), ["database-3"]);
+        let other = named.clone().hold_out(&["database-7".to_owned(), "database-5".to_owned()]).unwrap();
+        assert_eq!((other.training.len(), other.held_out.len(), other.training[3].name.as_str()), (8, 2, "database-3"));
         assert!(Corpus::split(databases, 0.2, &["nowhere".to_owned()], 1).is_err());
         assert!(Corpus::split(Vec::new(), 0.2, &[], 1).is_err());
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use relata_featurize::trace::DatabaseTrace;
 
 use crate::Result;
-use crate::heads::{CardinalityQuantiles, JOIN_BUCKETS, join_bucket};
+use crate::heads::{CardinalityQuantiles, JOIN_BUCKETS, calibration_bucket, join_bucket};
 use crate::stack::ExpertStack;
 use crate::train::data::targets;
 use crate::weights::HeldOutErrors;
@@ -17,6 +17,8 @@ pub struct Outcome {
     pub database: usize,
     /// Bucket of the number of joins.
     pub bucket: usize,
+    /// Bucket of the conformal offsets; `None` of a node whose rows are known.
+    pub calibration: Option<usize>,
     /// `ln` of the analytical estimate.
     pub base: f32,
     /// `ln` of the truth.
@@ -38,6 +40,9 @@ impl Outcome {
 
     /// Whether the truth is in the interval.
     pub fn covered(&self) -> bool {
+        if self.calibration.is_none() {
+            return true;
+        }
         let [lower, upper] = [self.quantiles.lower, self.quantiles.upper].map(|end| (self.base + end).max(0.0));
         // A tolerance of rounding, so that an exact estimate of one row is covered.
         (lower - 1e-3..=upper + 1e-3).contains(&self.label)
@@ -57,8 +62,16 @@ pub fn outcomes(stack: &ExpertStack, databases: &[DatabaseTrace]) -> Result<Vec<
             let estimates = stack.forward(&graph.graph, &tables)?;
             for target in targets(graph) {
                 let Some(quantiles) = estimates.cardinalities[target.node] else { continue };
-                let bucket = join_bucket(target.joins as usize);
-                outcomes.push(Outcome { database, bucket, base: target.base, label: target.label, quantiles });
+                let joins = target.joins as usize;
+                let kind = graph.graph.nodes[target.node].kind;
+                outcomes.push(Outcome {
+                    database,
+                    bucket: join_bucket(joins),
+                    calibration: (!target.known).then(|| calibration_bucket(kind, joins)),
+                    base: target.base,
+                    label: target.label,
+                    quantiles,
+                });
             }
         }
     }
@@ -132,7 +145,7 @@ mod tests {
 
     fn outcome(database: usize, bucket: usize, residual: f32, median: f32) -> Outcome {
         let quantiles = CardinalityQuantiles { lower: median - 0.1, median, upper: median + 0.1 };
-        Outcome { database, bucket, base: 5.0, label: 5.0 + residual, quantiles }
+        Outcome { database, bucket, calibration: Some(bucket), base: 5.0, label: 5.0 + residual, quantiles }
     }
 
     #[test]
@@ -158,7 +171,7 @@ mod tests {
     #[test]
     fn estimates_below_one_row_count_as_one() {
         let quantiles = CardinalityQuantiles { lower: -3.0, median: -2.0, upper: -1.0 };
-        let outcome = Outcome { database: 0, bucket: 0, base: 1.0, label: 0.0, quantiles };
+        let outcome = Outcome { database: 0, bucket: 0, calibration: Some(0), base: 1.0, label: 0.0, quantiles };
         assert!(outcome.expert_error() < 1e-6 && outcome.covered());
     }
 }

@@ -36,10 +36,10 @@ pub fn write(
         steps: fitted.step,
         command,
         commit,
-        corpus: describe(corpus),
+        corpus: weights::Corpus { calibration: fitted.calibration.clone(), ..describe(corpus) },
         conformal: fitted.conformal.clone(),
         held_out: fitted.errors.clone(),
-        left_out_coverage: fitted.left_out_coverage,
+        left_out_coverage: fitted.left_out_coverage(),
     };
     let json = serde_json::to_vec_pretty(&manifest)?;
     let golden = fixture::golden(&ExpertStack::above(config.data.clone(), &weights, &json)?)?;
@@ -66,5 +66,6 @@ fn describe(corpus: &Corpus) -> weights::Corpus {
         held_out: names(&corpus.held_out),
         graphs: graphs(&corpus.training),
         held_out_graphs: graphs(&corpus.held_out),
+        ..weights::Corpus::default()
     }
 }

@@ -16,7 +16,7 @@ use crate::error::ExpertsError;
 use crate::heads::ConformalOffset;
 use crate::stack::ExpertStack;
 use crate::train::batch::Batch;
-use crate::train::calibrate::{conformal_offsets, left_out_coverage};
+use crate::train::calibrate::{calibrated, conformal_offsets, left_out_coverages};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::curve::Point;
 use crate::train::data::{Chunk, Corpus, embed, epoch};
@@ -101,14 +101,37 @@ pub struct Fitted {
     pub parameters: Vec<f32>,
     /// The step they are from.
     pub step: u64,
+    /// What they say of the held-out databases, with intervals that are not calibrated.
+    pub outcomes: Vec<Outcome>,
     /// Calibration of their intervals.
     pub conformal: Vec<ConformalOffset>,
+    /// The databases that calibrated them.
+    pub calibration: Vec<String>,
     /// Their errors on the held-out databases, with calibrated intervals.
     pub errors: Vec<HeldOutErrors>,
-    /// Coverage of the 90% intervals on databases that neither trained nor calibrated them.
-    pub left_out_coverage: Option<f64>,
+    /// Coverage of the 90% intervals on each calibrating database, when the others calibrate them.
+    pub left_out: Vec<(String, f64)>,
     /// The learning curve.
     pub curve: Vec<Point>,
+}
+
+impl Fitted {
+    /// Calibrates the intervals by the outcomes of databases that the weights behind them were not trained on.
+    pub fn calibrate(&mut self, outcomes: &[Outcome], databases: Vec<String>, config: &ExpertConfig) {
+        let [lower, _, upper] = config.quantiles.map(f64::from);
+        let miss = 1.0 - (upper - lower);
+        self.conformal = conformal_offsets(outcomes, miss);
+        let left_out = left_out_coverages(outcomes, databases.len(), miss).into_iter();
+        self.left_out = left_out.map(|(database, coverage)| (databases[database].clone(), coverage)).collect();
+        self.errors = evaluate::errors(&calibrated(&self.outcomes, &self.conformal));
+        self.calibration = databases;
+    }
+
+    /// The mean of [`Self::left_out`].
+    pub fn left_out_coverage(&self) -> Option<f64> {
+        let sum: f64 = self.left_out.iter().map(|(_, coverage)| coverage).sum();
+        (!self.left_out.is_empty()).then(|| sum / self.left_out.len() as f64)
+    }
 }
 
 /// Number of steps in which every graph is seen once.
@@ -187,7 +210,7 @@ fn evaluate(
         (state.best, state.best_step) = (state.run.average.clone(), step);
         return Ok(None);
     }
-    let outcomes = outcomes(corpus, config, &state.run.average, &[])?;
+    let outcomes = outcomes(corpus, config, &state.run.average)?;
     let score = evaluate::score(&outcomes, corpus.held_out.len());
     report(Event::Evaluation { step, score, errors: &evaluate::errors(&outcomes) });
     if score < state.best_score {
@@ -198,29 +221,24 @@ fn evaluate(
     Ok(Some(score))
 }
 
-fn outcomes(
-    corpus: &Corpus,
-    config: &FitConfig,
-    parameters: &[f32],
-    conformal: &[ConformalOffset],
-) -> Result<Vec<Outcome>> {
-    let stack = ExpertStack::from_parameters(config.data.clone(), &config.experts, parameters, conformal)?;
+fn outcomes(corpus: &Corpus, config: &FitConfig, parameters: &[f32]) -> Result<Vec<Outcome>> {
+    let stack = ExpertStack::from_parameters(config.data.clone(), &config.experts, parameters, &[])?;
     evaluate::outcomes(&stack, &corpus.held_out)
 }
 
-/// Calibrates the best weights.
+/// Calibrates the best weights on the held-out databases.
 fn finish(corpus: &Corpus, config: &FitConfig, state: Checkpoint, curve: Vec<Point>) -> Result<Fitted> {
-    let [lower, _, upper] = config.experts.quantiles.map(f64::from);
-    let miss = 1.0 - (upper - lower);
-    let uncalibrated = outcomes(corpus, config, &state.best, &[])?;
-    let conformal = conformal_offsets(&uncalibrated, miss);
-    let calibrated = outcomes(corpus, config, &state.best, &conformal)?;
-    Ok(Fitted {
+    let outcomes = outcomes(corpus, config, &state.best)?;
+    let mut fitted = Fitted {
         parameters: state.best,
         step: state.best_step,
-        errors: evaluate::errors(&calibrated),
-        left_out_coverage: left_out_coverage(&uncalibrated, corpus.held_out.len(), miss),
-        conformal,
+        outcomes: outcomes.clone(),
+        conformal: vec![],
+        calibration: vec![],
+        errors: vec![],
+        left_out: vec![],
         curve,
-    })
+    };
+    fitted.calibrate(&outcomes, corpus.held_out.iter().map(|trace| trace.name.clone()).collect(), &config.experts);
+    Ok(fitted)
 }

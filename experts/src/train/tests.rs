@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use relata_featurize::trace::{DatabaseTrace, LabelledGraph};
 
 use super::batch::Batch;
+use super::cross_fit::CrossFit;
 use super::data::{Chunk, Corpus, embed, targets};
 use super::export;
 use super::fit::{FitConfig, fit};
@@ -178,6 +179,29 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     let golden: fixture::Golden = serde_json::from_slice(&read("golden.json")).unwrap();
     assert!(golden.distance(&fixture::golden(&stack).unwrap()) < 1e-6);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn databases_that_are_trained_on_calibrate_by_runs_without_them() {
+    let corpus =
+        Corpus::split((0..6).map(|seed| database(12, seed * 10)).collect(), 0.0, &["database-0".to_owned()], 1);
+    let config = FitConfig { steps: 4, graphs: 4, databases: 2, evaluate_every: 2, ..small() };
+    let mut fitted = fit(corpus.as_ref().unwrap(), &config, &device(), |_| ()).unwrap();
+    let (parameters, held_out) = (fitted.parameters.clone(), fitted.errors.len());
+    assert_eq!((fitted.calibration.as_slice(), fitted.left_out_coverage()), (&["database-0".to_owned()][..], None));
+    let names = ["database-0", "database-10", "database-40", "database-50"].map(str::to_owned);
+    let cross_fit = CrossFit { databases: names.to_vec(), folds: 2, steps: 3 };
+    let mut runs = [0; 2];
+    let corpus = cross_fit.calibrate(&mut fitted, corpus.unwrap(), &config, &device(), |fold, event| {
+        runs[fold] += usize::from(matches!(event, super::fit::Event::Step(_)));
+    });
+    let corpus = corpus.unwrap();
+    assert_eq!((corpus.training.len(), corpus.held_out[0].name.as_str(), runs), (5, "database-0", [3, 3]));
+    assert_eq!(fitted.calibration, ["database-0", "database-10", "database-50", "database-40"]);
+    assert!(fitted.left_out.len() == 4 && fitted.left_out_coverage().is_some());
+    assert_eq!((fitted.parameters == parameters, fitted.errors.len()), (true, held_out));
+    let unknown = CrossFit { databases: vec!["nowhere".to_owned()], ..cross_fit };
+    assert!(unknown.calibrate(&mut fitted, corpus, &config, &device(), |_, _| ()).is_err());
 }
 
 #[test]

@@ -213,7 +213,7 @@ impl<'a> Region<'a> {
         let experts = self.experts?;
         let mut state = vec![0.0; experts.width()];
         let made = experts.step(kind, features, None, roles, &mut state);
-        let read = made.and_then(|()| experts.cardinality(&state, joins));
+        let read = made.and_then(|()| experts.cardinality(kind, &state, joins));
         let quantiles = read.map_err(|_| count(&self.owner.counters.expert_failures)).ok()?;
         Some((state, quantiles))
     }

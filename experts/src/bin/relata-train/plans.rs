@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::config::ExpertConfig;
 use relata_experts::data::DataExpert;
+use relata_experts::train::cross_fit::CrossFit;
 use relata_experts::train::data::Corpus;
 use relata_experts::train::evaluate::render;
 use relata_experts::train::fit::{Event, FitConfig, fit, steps_per_epoch};
@@ -38,6 +39,16 @@ pub(crate) struct Arguments {
     /// Names of the databases to hold out, instead of a share.
     #[arg(long, num_args = 1.., value_delimiter = ',')]
     holdout_databases: Vec<String>,
+    /// Names of the databases that calibrate the intervals; those among them that are trained on do so by weights of further
+    /// runs without them [default: the databases held out]
+    #[arg(long, num_args = 1.., value_delimiter = ',')]
+    calibration_databases: Vec<String>,
+    /// Number of these runs.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    folds: u32,
+    /// Steps of each of them; half of those of the weights unless given.
+    #[arg(long)]
+    fold_steps: Option<u64>,
     /// Folder of the run: checkpoint, curve.csv and curve.svg.
     #[arg(long, default_value = ".relata/train")]
     checkpoint: PathBuf,
@@ -78,7 +89,7 @@ pub(crate) struct Arguments {
 
 /// Fits the experts.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let corpus = Corpus::read(&arguments.traces, arguments.holdout, &arguments.holdout_databases, arguments.seed)?;
+    let mut corpus = Corpus::read(&arguments.traces, arguments.holdout, &arguments.holdout_databases, arguments.seed)?;
     let config = fit_config(arguments, &corpus)?;
     std::fs::create_dir_all(&arguments.checkpoint)
         .with_context(|| format!("cannot create {}", arguments.checkpoint.display()))?;
@@ -103,7 +114,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let earlier =
         if arguments.resume { std::fs::read_to_string(&curve_file).unwrap_or_default() } else { String::new() };
     let mut points = curve::from_csv(&earlier);
-    let fitted = fit(&corpus, &config, &Device::default().autodiff(), |event| match event {
+    let device = Device::default().autodiff();
+    let mut fitted = fit(&corpus, &config, &device, |event| match event {
         Event::Step(point) => {
             // A resumed run repeats the steps since its checkpoint.
             points.truncate(points.partition_point(|earlier| earlier.step < point.step));
@@ -129,6 +141,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             });
         }
     })?;
+    if !arguments.calibration_databases.is_empty() {
+        let cross_fit = CrossFit {
+            databases: arguments.calibration_databases.clone(),
+            folds: arguments.folds as usize,
+            steps: arguments.fold_steps.unwrap_or(config.steps / 2),
+        };
+        bar.set_length(cross_fit.steps);
+        corpus = cross_fit.calibrate(&mut fitted, corpus, &config, &device, |fold, event| {
+            if let Event::Step(point) = event {
+                bar.set_position(point.step);
+                bar.set_message(format!("calibration {}/{}", fold + 1, cross_fit.folds));
+            }
+        })?;
+    }
     bar.finish_and_clear();
 
     std::fs::write(&curve_file, curve::to_csv(&points))?;
@@ -136,8 +162,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     export::write(&arguments.output, &corpus, &config, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());
     print!("{}", render(&fitted.errors));
-    if let Some(coverage) = fitted.left_out_coverage {
-        println!("coverage on a database that did not calibrate: {coverage:.3}");
+    if let Some(coverage) = fitted.left_out_coverage() {
+        println!("coverage of a database that the others calibrate: {coverage:.3} on average over");
+        for (name, coverage) in &fitted.left_out {
+            println!("    {name} {coverage:.3}");
+        }
     }
     Ok(())
 }
