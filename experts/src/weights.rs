@@ -150,7 +150,7 @@ pub fn load_data(weights: &[u8], manifest: &[u8]) -> Result<(DataManifest, Vec<f
 }
 
 /// The parameters of a weight file with this checksum.
-fn verified(weights: &[u8], expected: &str, shapes: &[ParameterShape]) -> Result<Vec<f32>> {
+pub(crate) fn verified(weights: &[u8], expected: &str, shapes: &[ParameterShape]) -> Result<Vec<f32>> {
     let tensors = SafeTensors::deserialize(weights)?;
     let found = sha256(weights);
     if found != expected {

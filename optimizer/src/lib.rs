@@ -40,6 +40,9 @@ mod planner;
 mod profiles;
 mod statistics;
 mod synopses;
+#[cfg(feature = "tune")]
+pub mod tune;
+mod tuned;
 
 pub use config::RelataConfig;
 pub use counters::CounterValues;
