@@ -10,7 +10,7 @@
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
 //! - [`run`] times queries, those of [`tpch`] as well, under DataFusion's default, relata, and relata with the [`oracle`]'s
-//!   cardinalities; [`report`] and [`compare`] read what `estimate` and `run` wrote.
+//!   cardinalities; [`mod@tune`] measures what tuning on a database gains; [`report`] and [`compare`] read what `estimate` and `run` wrote.
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.
 
@@ -36,4 +36,5 @@ pub mod score;
 pub mod tables;
 pub mod tpch;
 pub mod trace;
+pub mod tune;
 pub mod workload;

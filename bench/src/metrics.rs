@@ -27,7 +27,7 @@ pub fn percentile(values: &[f64], p: f64) -> f64 {
 }
 
 /// One scored query.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Scored {
     /// The estimate, in rows.
     pub estimate: f64,

@@ -25,6 +25,15 @@ pub enum ExpertsError {
         found: String,
     },
 
+    /// The weights were tuned from others than these.
+    #[error("the weights were tuned from those with SHA-256 {found}, these are {expected}")]
+    Base {
+        /// Checksum of these, hexadecimal.
+        expected: String,
+        /// Checksum in the manifest, hexadecimal.
+        found: String,
+    },
+
     /// The weights were trained on another feature layout.
     #[error("the weights are for feature layout {found}, this version writes layout {expected}")]
     Layout {

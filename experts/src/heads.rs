@@ -90,6 +90,16 @@ impl CardinalityHead {
         Self { mlp, conformal: std::array::from_fn(bucket) }
     }
 
+    /// The flat parameters of its model.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = f32> {
+        self.mlp.parameters()
+    }
+
+    /// The calibration, one per bucket of [`calibration_bucket`].
+    pub(crate) fn conformal(&self) -> &[ConformalOffset] {
+        &self.conformal
+    }
+
     /// The quantiles of one node of a [`calibration_bucket`]: `state: [D]`.
     pub fn quantiles(&self, state: &[f32], bucket: usize) -> CardinalityQuantiles {
         let mut raw = [0.0; HEAD_OUTPUTS];

@@ -10,7 +10,8 @@
 //!    is calibrated per number of joins. [`answers`]: that state and what a sample says -> the residual of an aggregate.
 //!
 //! [`stack`] holds the three together; [`config`] fixes their sizes, names and parameters once for training and inference;
-//! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in.
+//! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in, [`tuned`] those that
+//! were tuned on one database.
 //! With the feature `train`, `train` fits the stack to labelled plans, and the command `relata-train` runs it.
 //!
 //! Invariants: this crate names no DataFusion type; inference uses no framework; whatever is wrong with weights or inputs
@@ -46,6 +47,7 @@ pub mod prior;
 pub mod stack;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod tuned;
 pub mod weights;
 
 pub use answers::AnswerHead;

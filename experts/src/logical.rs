@@ -31,6 +31,11 @@ impl LogicalExpert {
         }
     }
 
+    /// The flat parameters of its models, in the order of [`NodeKind::ALL`].
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = f32> {
+        self.nodes.iter().flat_map(Mlp::parameters)
+    }
+
     fn mlp(&self, kind: NodeKind) -> &Mlp {
         &self.nodes[kind as usize]
     }

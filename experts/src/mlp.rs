@@ -65,6 +65,11 @@ impl Mlp {
         Self::new(shapes[index], &parameters[first..])
     }
 
+    /// The flat parameters, as [`Self::new`] takes them.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = f32> {
+        self.layers.iter().flat_map(|layer| layer.weight.iter().chain(&layer.bias).copied())
+    }
+
     /// F: length of the input.
     pub fn input(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.input)

@@ -15,6 +15,7 @@ use crate::heads::{CardinalityHead, CardinalityQuantiles, ConformalOffset, calib
 use crate::logical::LogicalExpert;
 use crate::message_passing::{self, Schedule};
 use crate::mlp::Mlp;
+use crate::tuned::TunedManifest;
 use crate::weights::{self, Manifest};
 
 /// The experts with their weights.
@@ -27,6 +28,7 @@ pub struct ExpertStack {
     data: DataExpert,
     logical: LogicalExpert,
     cardinality: CardinalityHead,
+    pub(crate) tuned: Option<TunedManifest>,
 }
 
 /// What the stack says about a plan.
@@ -94,10 +96,21 @@ impl ExpertStack {
         Ok(Self {
             config: config.clone(),
             manifest: None,
+            tuned: None,
             data,
             logical: LogicalExpert::new(config, mlp),
             cardinality: CardinalityHead::new(mlp(Module::Cardinality), conformal),
         })
+    }
+
+    /// The flat parameter vector above the data expert, as [`Self::from_parameters`] takes it.
+    pub fn parameters(&self) -> Vec<f32> {
+        self.logical.parameters().chain(self.cardinality.parameters()).collect()
+    }
+
+    /// The calibration of its intervals, per [`crate::heads::join_bucket`].
+    pub fn conformal(&self) -> &[ConformalOffset] {
+        self.cardinality.conformal()
     }
 
     /// The sizes.

@@ -208,7 +208,7 @@ pub fn load_answers(weights: &[u8], manifest: &[u8], experts: &[u8]) -> Result<(
 }
 
 /// The parameters of a weight file with this checksum.
-fn verified(weights: &[u8], expected: &str, shapes: &[ParameterShape]) -> Result<Vec<f32>> {
+pub(crate) fn verified(weights: &[u8], expected: &str, shapes: &[ParameterShape]) -> Result<Vec<f32>> {
     let tensors = SafeTensors::deserialize(weights)?;
     let found = sha256(weights);
     if found != expected {

@@ -17,6 +17,9 @@ pub enum RelataError {
     /// The weights do not load, or the experts failed.
     #[error(transparent)]
     Experts(#[from] ExpertsError),
+    /// Tuned weights cannot be made, read or kept.
+    #[error("tuned weights: {0}")]
+    Tuning(String),
     /// There is no such table.
     #[error("no table {0}")]
     NoTable(String),

@@ -25,7 +25,9 @@ mod tree;
 pub(crate) use region::{Answer, Region};
 use region::{ExpertState, KnownRegion};
 pub use tree::PlanEstimate;
-pub(crate) use tree::{PlanRows, rows, tree};
+#[cfg(feature = "tune")]
+pub(crate) use tree::group_column;
+pub(crate) use tree::{PlanRows, is_region, rows, tree};
 
 /// Where an estimate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +152,7 @@ impl Profiles for Estimator<'_> {
 
     fn derived_rows(&self, plan: &LogicalPlan) -> Option<f64> {
         // A base table without a profile; its estimate would ask for its derived rows again.
-        if tree::is_region(plan) {
+        if is_region(plan) {
             return None;
         }
         let estimate = rows(self, plan);

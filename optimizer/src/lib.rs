@@ -44,6 +44,9 @@ mod profiles;
 mod sql;
 mod statistics;
 mod synopses;
+#[cfg(feature = "tune")]
+pub mod tune;
+mod tuned;
 
 pub use config::RelataConfig;
 pub use counters::CounterValues;

@@ -325,7 +325,7 @@ async fn tables(ctx: &SessionContext) -> Result<Vec<(TableReference, Arc<dyn Tab
 }
 
 /// The optimized plan of a query.
-async fn optimized(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+pub(crate) async fn optimized(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
     let plan = state.create_logical_plan(sql).await?;
     let plan = state.optimize(&plan)?;
     match plan {

@@ -107,7 +107,7 @@ fn has_join(plan: &LogicalPlan) -> bool {
 }
 
 /// The given session with relata's rows of one query in its statistics registry.
-struct PlanningSession<'a> {
+pub(crate) struct PlanningSession<'a> {
     inner: &'a dyn Session,
     config: SessionConfig,
     registry: StatisticsRegistry,
@@ -116,7 +116,7 @@ struct PlanningSession<'a> {
 }
 
 impl<'a> PlanningSession<'a> {
-    fn new(inner: &'a dyn Session, known: QueryRows, relata: &Relata) -> Self {
+    pub(crate) fn new(inner: &'a dyn Session, known: QueryRows, relata: &Relata) -> Self {
         let mut config = inner.config().clone();
         config.options_mut().optimizer.use_statistics_registry = true;
         let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));

@@ -44,6 +44,14 @@ impl ProfiledTable {
         Self { profile: Arc::new(profile), synopsis: RwLock::default(), embedding: OnceLock::new(), column_states }
     }
 
+    /// The same for experts above the same data expert.
+    fn for_other_experts(&self) -> Self {
+        let column_states = self.profile.columns.iter().map(|_| OnceLock::new()).collect();
+        let synopsis = self.synopsis.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (profile, embedding) = (Arc::clone(&self.profile), self.embedding.clone());
+        Self { profile, synopsis: RwLock::new(synopsis), embedding, column_states }
+    }
+
     /// The embedding, made at the first call; `None` when the data expert refuses the table.
     pub(crate) fn embedding(&self, experts: &ExpertStack) -> Option<&TableEmbedding> {
         self.embedding.get_or_init(|| experts.embed_table(&TableInput::new(&self.profile)).ok()).as_ref()
@@ -120,6 +128,17 @@ impl ProfileStore {
     pub(crate) fn emptied(&self) -> Self {
         let (directory, config, versions) = (self.directory.clone(), self.config.clone(), self.versions.clone());
         Self { entries: RwLock::default(), directory, config, versions }
+    }
+
+    /// The store for other experts above the same data expert: without what the experts made of the columns.
+    pub(crate) fn for_other_experts(&self) -> Self {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = |entry: &Entry| Entry {
+            provider: Weak::clone(&entry.provider),
+            table: Arc::new(entry.table.for_other_experts()),
+        };
+        let entries = entries.iter().map(|(address, known)| (*address, entry(known))).collect();
+        Self { entries: RwLock::new(entries), ..self.emptied() }
     }
 
     /// The profile of the table that `scan` reads.

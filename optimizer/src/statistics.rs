@@ -25,21 +25,21 @@ use crate::estimate::{Estimator, PlanRows};
 
 /// A node, by the scans below it (bit by place from the left) and the aggregations above them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
-    scans: u128,
-    aggregations: u32,
+pub(crate) struct Place {
+    pub(crate) scans: u128,
+    pub(crate) aggregations: u32,
 }
 
 impl Place {
     /// The place of a node over `inputs`, which is one aggregation further up if it aggregates.
-    fn over(inputs: &[Place], aggregates: bool) -> Self {
+    pub(crate) fn over(inputs: &[Place], aggregates: bool) -> Self {
         inputs.iter().fold(Self { scans: 0, aggregations: u32::from(aggregates) }, |all, one| Self {
             scans: all.scans | one.scans,
             aggregations: all.aggregations + one.aggregations,
         })
     }
 
-    fn scan(index: usize) -> Self {
+    pub(crate) fn scan(index: usize) -> Self {
         Self { scans: 1u128.checked_shl(index as u32).unwrap_or(0), aggregations: 0 }
     }
 }
@@ -96,13 +96,37 @@ impl QueryRows {
     }
 }
 
-fn scans(plan: &LogicalPlan) -> usize {
+impl QueryRows {
+    /// The leaves of the initial physical plan, where they are the scans of the logical one.
+    pub(crate) fn leaves(&self, plan: &Arc<dyn ExecutionPlan>) -> Option<Leaves> {
+        fn leaves(plan: &Arc<dyn ExecutionPlan>, found: &mut Leaves) {
+            let inputs = plan.children();
+            if inputs.is_empty() {
+                found.push(Arc::clone(plan));
+            }
+            inputs.into_iter().for_each(|input| leaves(input, found));
+        }
+        let same = |leaf: &Arc<dyn ExecutionPlan>, scan: &Scan| {
+            let schema = leaf.schema();
+            let mut names = schema.fields().iter().map(|field| field.name());
+            schema.fields().len() == scan.columns.len() && scan.columns.iter().all(|name| names.next() == Some(name))
+        };
+        let mut found = Vec::new();
+        leaves(plan, &mut found);
+        let all_same =
+            found.len() == self.scans.len() && found.iter().zip(&self.scans).all(|(leaf, scan)| same(leaf, scan));
+        all_same.then_some(found)
+    }
+}
+
+/// Scans in a plan.
+pub(crate) fn scans(plan: &LogicalPlan) -> usize {
     let own = usize::from(matches!(plan, LogicalPlan::TableScan(_)));
     own + plan.inputs().into_iter().map(scans).sum::<usize>()
 }
 
 /// Which scan each leaf of the physical plan is; the plans are kept so that no address is used twice.
-type Leaves = Vec<Arc<dyn ExecutionPlan>>;
+pub(crate) type Leaves = Vec<Arc<dyn ExecutionPlan>>;
 
 /// The physical rule that ties the leaves, and the provider that answers from there on.
 pub(crate) fn hooks(
@@ -126,26 +150,9 @@ struct IdentifyScans(Arc<Shared>);
 
 impl PhysicalOptimizerRule for IdentifyScans {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        fn leaves(plan: &Arc<dyn ExecutionPlan>, found: &mut Leaves) {
-            let inputs = plan.children();
-            if inputs.is_empty() {
-                found.push(Arc::clone(plan));
-            }
-            inputs.into_iter().for_each(|input| leaves(input, found));
-        }
-        let mut found = Vec::new();
-        leaves(&plan, &mut found);
-        let scans = &self.0.known.scans;
-        let same = |leaf: &Arc<dyn ExecutionPlan>, scan: &Scan| {
-            let schema = leaf.schema();
-            let mut names = schema.fields().iter().map(|field| field.name());
-            schema.fields().len() == scan.columns.len() && scan.columns.iter().all(|name| names.next() == Some(name))
-        };
-        let all_same = found.len() == scans.len() && found.iter().zip(scans).all(|(leaf, scan)| same(leaf, scan));
-        if all_same {
-            let _ = self.0.leaves.set(found);
-        } else {
-            count(&self.0.counters.unidentified);
+        match self.0.known.leaves(&plan) {
+            Some(leaves) => drop(self.0.leaves.set(leaves)),
+            None => count(&self.0.counters.unidentified),
         }
         Ok(plan)
     }

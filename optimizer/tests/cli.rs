@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::parquet::arrow::ArrowWriter;
+use relata::ExpertStack;
+use relata_experts::tuned::TunedManifest;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -410,6 +412,56 @@ fn a_small_demo_runs_through_and_is_kept() {
     damage(&kept[0].join("orders.parquet"));
     let ran = demo();
     assert!(ran.err.contains("is damaged and made anew"), "{ran:?}");
+}
+
+#[test]
+fn tuned_weights_are_used_replaced_and_dropped() {
+    let folder = Folder::shop();
+    let profiles = folder.0.path().join("profiles");
+    let queries: String = (0..24)
+        .map(|i| {
+            format!(
+                "SELECT * FROM orders o JOIN customer c ON o.customer_id = c.customer_id \
+                 WHERE c.town_id = {} AND o.amount < {}\n",
+                i % 4,
+                i + 2
+            )
+        })
+        .collect();
+    let queries = folder.write("queries.sql", queries + "SELECT nothing FROM orders\n{broken\n");
+    let queries = queries.to_str().unwrap();
+    let estimates = || {
+        let ran = folder.relata(&["estimate", "--queries", queries]).expect(1);
+        let rows: Vec<Option<f64>> = ran.json_lines().iter().map(|line| line["estimate"].as_f64()).collect();
+        (rows, ran.err)
+    };
+    let (before, _) = estimates();
+
+    // Without a step nothing changes, so that nothing can help.
+    let ran = folder.relata(&["tune", "--queries", queries, "--steps", "0"]).expect(0);
+    assert!(ran.out.contains("24 queries learned from, 2 skipped (the first: "), "{}", ran.out);
+    assert!(ran.out.contains("24 held-out queries") && ran.out.contains("rejected: "), "{}", ran.out);
+    assert!(!profiles.join("tuned.json").exists());
+    let few = folder.write("few.sql", "SELECT count(*) FROM orders WHERE amount < 3\n");
+    let ran = folder.relata(&["tune", "--queries", few.to_str().unwrap()]).expect(1);
+    assert!(ran.err.contains("1 labelled queries, 20 are needed"), "{ran:?}");
+
+    let relata = relata::Relata::pretrained().unwrap().with_profile_directory(&profiles);
+    let base = relata.experts().unwrap();
+    let moved: Vec<f32> = base.parameters().iter().map(|value| value * 1.05).collect();
+    let tuned = ExpertStack::from_parameters(base.data().clone(), base.config(), &moved, base.conformal()).unwrap();
+    relata.save_tuned(&tuned, TunedManifest::default()).unwrap();
+    let (with_tuned, err) = estimates();
+    assert!(with_tuned != before && !err.contains("warning"), "{err}");
+    damage(&profiles.join("tuned.safetensors"));
+    let (with_damaged, err) = estimates();
+    assert!(with_damaged == before && err.contains("the pretrained weights are used"), "{err}");
+    let ran = folder.relata(&["tune", "--drop"]).expect(0);
+    assert_eq!(ran.out, "the tuned weights are removed\n");
+    let (without, err) = estimates();
+    assert!(without == before && !err.contains("warning"), "{err}");
+    assert_eq!(folder.relata(&["tune", "--drop"]).expect(0).out, "there are no tuned weights\n");
+    folder.relata(&["tune"]).expect(2);
 }
 
 fn damage(path: &Path) {

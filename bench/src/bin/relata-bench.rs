@@ -16,6 +16,7 @@ use relata_bench::run::{self, RunOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::tables::{self, TablesOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
+use relata_bench::tune::{self, TuneOptions};
 use relata_bench::workload::{self, WorkloadOptions};
 
 #[global_allocator]
@@ -51,6 +52,8 @@ enum Command {
     Profile(ProfilingOptions),
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
+    /// Measure what tuning on a database's own queries gains
+    Tune(TuneOptions),
     /// Fit the linear baseline to traces
     Baseline(BaselineOptions),
     /// Write tables and pictures of measurements
@@ -107,6 +110,7 @@ async fn main() -> Result<()> {
         Command::Answer(options) => print!("{}", answers::print(&answers::run(&options).await?)),
         Command::Profile(options) => print!("{}", profiling::print(&profiling::run(&options).await?)),
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
+        Command::Tune(options) => print!("{}", tune::print(&tune::run(&options).await?)),
         Command::Baseline(options) => {
             let linear = fit::run(&options)?;
             for (kind, regression) in ["filter", "join", "aggregate"].iter().zip(&linear.regressions) {

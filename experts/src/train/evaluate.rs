@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
+use relata_featurize::graph::NodeKind;
 use relata_featurize::trace::DatabaseTrace;
 
 use crate::Result;
 use crate::heads::{CardinalityQuantiles, JOIN_BUCKETS, calibration_bucket, join_bucket};
 use crate::stack::ExpertStack;
-use crate::train::data::targets;
+use crate::train::data::{Target, targets};
+use crate::tuned::QErrors;
 use crate::weights::HeldOutErrors;
 
 /// The estimate of one labelled node.
@@ -28,6 +30,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What `quantiles` say of a labelled node of this kind.
+    pub(crate) fn new(database: usize, kind: NodeKind, target: &Target, quantiles: CardinalityQuantiles) -> Self {
+        let joins = target.joins as usize;
+        Self {
+            database,
+            bucket: join_bucket(joins),
+            calibration: (!target.known).then(|| calibration_bucket(kind, joins)),
+            base: target.base,
+            label: target.label,
+            quantiles,
+        }
+    }
+
     /// `ln` of the q-error of the analytical estimate.
     pub fn base_error(&self) -> f32 {
         (self.base.max(0.0) - self.label).abs()
@@ -62,16 +77,7 @@ pub fn outcomes(stack: &ExpertStack, databases: &[DatabaseTrace]) -> Result<Vec<
             let estimates = stack.forward(&graph.graph, &tables)?;
             for target in targets(graph) {
                 let Some(quantiles) = estimates.cardinalities[target.node] else { continue };
-                let joins = target.joins as usize;
-                let kind = graph.graph.nodes[target.node].kind;
-                outcomes.push(Outcome {
-                    database,
-                    bucket: join_bucket(joins),
-                    calibration: (!target.known).then(|| calibration_bucket(kind, joins)),
-                    base: target.base,
-                    label: target.label,
-                    quantiles,
-                });
+                outcomes.push(Outcome::new(database, graph.graph.nodes[target.node].kind, &target, quantiles));
             }
         }
     }
@@ -94,23 +100,19 @@ pub fn score(outcomes: &[Outcome], databases: usize) -> f32 {
     mean(per_database.collect()).unwrap_or(f64::INFINITY) as f32
 }
 
-/// 50%, 90%, 95% and 99% of the q-errors whose logarithms are `errors`.
-fn percentiles(mut errors: Vec<f32>) -> [f64; 4] {
-    errors.sort_unstable_by(f32::total_cmp);
-    [0.5, 0.9, 0.95, 0.99].map(|share| {
-        let rank = (share * (errors.len().max(1) - 1) as f64).round() as usize;
-        errors.get(rank).map_or(f64::NAN, |&error| f64::from(error).exp())
-    })
-}
-
 /// The table of q-errors by number of joins, with a row for all; buckets without nodes are left out.
 pub fn errors(outcomes: &[Outcome]) -> Vec<HeldOutErrors> {
-    let row = |joins: String, members: Vec<&Outcome>| HeldOutErrors {
-        joins,
-        nodes: members.len(),
-        base: percentiles(members.iter().map(|outcome| outcome.base_error()).collect()),
-        expert: percentiles(members.iter().map(|outcome| outcome.expert_error()).collect()),
-        coverage: members.iter().filter(|outcome| outcome.covered()).count() as f64 / members.len() as f64,
+    let row = |joins: String, members: Vec<&Outcome>| {
+        let percentiles = |error: fn(&Outcome) -> f32| {
+            QErrors::of(&members.iter().map(|outcome| error(outcome)).collect::<Vec<_>>()).percentiles
+        };
+        HeldOutErrors {
+            joins,
+            nodes: members.len(),
+            base: percentiles(Outcome::base_error),
+            expert: percentiles(Outcome::expert_error),
+            coverage: members.iter().filter(|outcome| outcome.covered()).count() as f64 / members.len() as f64,
+        }
     };
     let mut rows = Vec::new();
     for bucket in 0..JOIN_BUCKETS {

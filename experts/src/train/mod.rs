@@ -22,6 +22,7 @@ pub mod fit;
 pub mod model;
 pub mod optimizer;
 pub mod pretrain;
+pub mod tune;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use relata::cli::session::{STACK_BYTES, SessionOptions, parse_bytes};
 use relata::cli::terminal::Terminal;
-use relata::cli::{CliError, Outcome, answer, demo, estimate, explain, profile, run, sql};
+use relata::cli::{CliError, Outcome, answer, demo, estimate, explain, profile, run, sql, tune};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,6 +47,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Runs a file of queries and times them, under one optimizer or both
     Run(run::RunArgs),
+    /// Adapts the model to a database by running a file of queries, or removes what was adapted
+    Tune(tune::TuneArgs),
 }
 
 fn main() -> ExitCode {
@@ -104,5 +106,6 @@ async fn command(arguments: Arguments) -> Result<Outcome, CliError> {
         Command::Answer(args) => answer::answer(&args, &options, &mut terminal).await,
         Command::Explain(args) => explain::explain(&args, &options, &mut terminal).await,
         Command::Run(args) => run::run(&args, &options, &mut terminal).await,
+        Command::Tune(args) => tune::tune(&args, &options, &mut terminal).await,
     }
 }

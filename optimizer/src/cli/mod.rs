@@ -4,7 +4,8 @@
 //!   where it declares none.
 //! - [`session`] builds the sessions, with and without relata, that are compared everywhere; [`measure`] times one query in
 //!   one of them and [`digest`] says whether two results are the same.
-//! - One module per command: [`sql`], [`profile`], [`estimate`], [`answer`], [`explain`], [`run`] (with [`compare`]) and [`demo`].
+//! - One module per command: [`sql`], [`profile`], [`estimate`], [`answer`], [`explain`], [`run`] (with [`compare`]), [`tune`]
+//!   and [`demo`].
 //!
 //! Results go to standard output and everything else to standard error, both through [`terminal::Terminal`].
 
@@ -28,6 +29,7 @@ pub mod session;
 mod shell;
 pub mod sql;
 pub mod terminal;
+pub mod tune;
 
 pub use database::Database;
 pub use error::{CliError, Outcome};

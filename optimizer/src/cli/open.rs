@@ -47,6 +47,24 @@ impl DatabaseArgs {
         let database = self.open(options, terminal).await?;
         Profiled::new(database, self.profiles.as_deref(), terminal).await
     }
+
+    /// The same with the pretrained weights, whether there are tuned ones or not.
+    ///
+    /// # Errors
+    /// See [`Self::open_profiled`].
+    pub async fn open_pretrained(&self, options: &SessionOptions, terminal: &Terminal) -> Result<Profiled> {
+        let database = self.open(options, terminal).await?;
+        let relata = self.relata(&database)?;
+        Profiled::with(relata, database, terminal).await
+    }
+
+    /// relata with the pretrained weights for a database, without profiles.
+    ///
+    /// # Errors
+    /// The weights do not load.
+    pub fn relata(&self, database: &Database) -> Result<Relata> {
+        pretrained(database, self.profiles.as_deref())
+    }
 }
 
 /// A database with relata installed and its tables profiled.
@@ -70,14 +88,24 @@ impl std::fmt::Debug for Profiled {
 }
 
 impl Profiled {
-    /// Loads or builds the profiles of `database`, kept in `profiles` or else in the user's cache. A table that cannot be
-    /// profiled is reported; queries over it are left to DataFusion.
+    /// Loads or builds the profiles of `database`, kept in `profiles` or else in the user's cache, and loads the weights that
+    /// were tuned on it. A table that cannot be profiled is reported; queries over it are left to DataFusion.
     ///
     /// # Errors
     /// relata's weights do not load, or the session cannot be built.
     pub async fn new(database: Database, profiles: Option<&Path>, terminal: &Terminal) -> Result<Profiled> {
-        let directory = profiles.map_or_else(|| profile_directory(&database.directory), Path::to_path_buf);
-        let relata = Relata::pretrained()?.with_profile_directory(directory).with_foreign_keys(database.foreign_keys());
+        let relata = pretrained(&database, profiles)?;
+        let relata = match relata.tuned() {
+            Ok(tuned) => tuned.unwrap_or(relata),
+            Err(error) => {
+                terminal.warning(format_args!("{error}; the pretrained weights are used"));
+                relata
+            }
+        };
+        Self::with(relata, database, terminal).await
+    }
+
+    async fn with(relata: Relata, database: Database, terminal: &Terminal) -> Result<Profiled> {
         let ctx = database.context(Some(&relata))?;
         let progress = terminal.progress(database.tables.len(), "profiling");
         let mut reports = Vec::with_capacity(database.tables.len());
@@ -103,6 +131,12 @@ impl Profiled {
         }
         Ok(Profiled { database, relata, ctx, reports, synopses })
     }
+}
+
+/// relata with the pretrained weights, and the profiles of a database in `profiles` or else in the user's cache.
+fn pretrained(database: &Database, profiles: Option<&Path>) -> Result<Relata> {
+    let directory = profiles.map_or_else(|| profile_directory(&database.directory), Path::to_path_buf);
+    Ok(Relata::pretrained()?.with_profile_directory(directory).with_foreign_keys(database.foreign_keys()))
 }
 
 /// `relata` in the user's cache, or beside other temporary files where there is none.

@@ -111,6 +111,12 @@ impl<'a> Region<'a> {
         self.visit(set).estimate
     }
 
+    /// Rows that the joined relations of `set` cannot exceed.
+    #[cfg(feature = "tune")]
+    pub(crate) fn bound(&mut self, set: RelationSet) -> f64 {
+        self.visit(set).analytical.bound
+    }
+
     fn visit(&mut self, set: RelationSet) -> Arc<SetState> {
         if let Some(known) = self.sets.get(&set) {
             return Arc::clone(known);

@@ -151,7 +151,7 @@ fn address(plan: &LogicalPlan) -> usize {
     std::ptr::from_ref(plan) as usize
 }
 
-fn group_column(graph: &JoinGraph, column: Option<&Column>) -> Option<GroupColumn> {
+pub(crate) fn group_column(graph: &JoinGraph, column: Option<&Column>) -> Option<GroupColumn> {
     let column = column?;
     let relation = graph.relations.iter().position(|r| r.plan.schema().has_column(column))?;
     Some(GroupColumn { relation, column: graph.relations[relation].table_column(column)? })
@@ -195,7 +195,7 @@ impl<'g> RegionNodes<'g> {
 }
 
 /// Whether a plan is estimated as a set of relations.
-pub(super) fn is_region(plan: &LogicalPlan) -> bool {
+pub(crate) fn is_region(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
         LogicalPlan::Filter(filter) => JoinGraph::is_base_table(&filter.input) || JoinGraph::is_transparent(plan),
