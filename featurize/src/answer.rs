@@ -13,6 +13,7 @@ use crate::analytical::{Factor, JoinEstimator, SampledValues, ValueExpr, effecti
 use crate::join_graph::RelationSet;
 use crate::logical::{count, flag, share};
 use crate::selectivity::number_limits;
+use crate::sketch::Value;
 
 /// What is computed of the values other than NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,7 +132,7 @@ pub fn estimate_answer(
     value: &ValueExpr,
 ) -> Option<AnswerEstimate> {
     let (mut sampled, table) = estimator.sampled_values(set, value)?;
-    let range = range(estimator, value);
+    let (range, at_ends) = range(estimator, value);
     let exact = sampled.exact.then(|| View::new(&sampled, sampled.factors.iter()).exact(&sampled.values, function));
     move_into(&mut sampled, range);
     let views = Views::of(&sampled)?;
@@ -166,7 +167,8 @@ pub fn estimate_answer(
             let end = if sign > 0.0 { range.1 } else { -range.0 };
             let of_relation = value.relations().iter().map(|relation| estimator.relations[relation].rows);
             let rows = of_relation.reduce(|a, b| a * b).unwrap_or(1.0).min(rows).max(1.0);
-            let tail = Tail::new(sign, end, rows, &sampled.values, &views);
+            let at_end = rows * if sign > 0.0 { at_ends.1 } else { at_ends.0 };
+            let tail = Tail::new(sign, (end, at_end), rows, &sampled.values, &views);
             evidence.beyond_seen = tail.beyond(tail.seen).0;
             evidence.gap = in_deviations(end - tail.seen);
             Form::Extreme(tail)
@@ -175,15 +177,19 @@ pub fn estimate_answer(
     Some(AnswerEstimate { function, exact, present: common.present, range, form, evidence })
 }
 
-/// The values that can pass the filters on a column.
-fn range(estimator: &JoinEstimator<'_>, value: &ValueExpr) -> (f64, f64) {
-    let column = value.column().and_then(|(relation, column)| {
+/// The smallest and the largest value that can pass the filters on a column, and the share of the rows that have each.
+fn range(estimator: &JoinEstimator<'_>, value: &ValueExpr) -> ((f64, f64), (f64, f64)) {
+    let of_column = || {
+        let (relation, column) = value.column()?;
         let profile = estimator.relations[relation].profile.as_ref()?;
-        let (least, most) = number_limits(profile, &estimator.graph.relations[relation].table_filters, column);
-        let of_rows = estimator.passing_range(relation, value).unwrap_or((least, most));
-        Some((least.max(of_rows.0), most.min(of_rows.1)))
-    });
-    column.filter(|(least, most)| least <= most).unwrap_or((f64::NEG_INFINITY, f64::INFINITY))
+        let limits = number_limits(profile, &estimator.graph.relations[relation].table_filters, column);
+        let of_rows = estimator.passing_range(relation, value).unwrap_or(limits);
+        let (least, most) = (limits.0.max(of_rows.0), limits.1.min(of_rows.1));
+        // The column's own ends occur at least once.
+        let share = |end: f64| profile.columns[column].equality(&Value::Number(end)).max(1.0 / profile.rows.max(1.0));
+        (least <= most).then(|| ((least, most), (share(least), share(most))))
+    };
+    of_column().unwrap_or(((f64::NEG_INFINITY, f64::INFINITY), (0.0, 0.0)))
 }
 
 /// Where no sampled value passes the filters on it, the values are moved to where they would.
@@ -376,8 +382,9 @@ impl Views {
 #[derive(Debug, Clone)]
 struct Tail {
     sign: f64,
-    /// The end of the range, times the sign.
+    /// The end of the range, times the sign, and the rows expected there.
     end: f64,
+    at_end: f64,
     /// Values times the sign, descending, with the rows expected strictly beyond and at or beyond each.
     steps: Vec<(f64, f64, f64)>,
     /// The extreme of the rows that pass every condition, times the sign; the end opposite where none does.
@@ -385,7 +392,8 @@ struct Tail {
 }
 
 impl Tail {
-    fn new(sign: f64, end: f64, rows: f64, values: &[f64], views: &Views) -> Self {
+    /// The tail of `rows` rows, of which `at_end` are expected at the `end` of the range.
+    fn new(sign: f64, (end, at_end): (f64, f64), rows: f64, values: &[f64], views: &Views) -> Self {
         let weighted = [(&views.full, views.full.rows), (&views.common, TAIL_ROWS[0]), (&views.own, TAIL_ROWS[1])];
         let weighted = weighted.map(|(view, weight)| (view, weight, view.weights.iter().sum::<f64>()));
         let total: f64 = weighted.iter().filter(|(.., sum)| *sum > 0.0).map(|(_, weight, _)| weight).sum();
@@ -404,6 +412,7 @@ impl Tail {
         let outside = 1.0 / (views.own.rows + 1.0) / same.max(1) as f64;
         let beyond_end = order.first().is_some_and(|(first, _)| end.is_finite() && *first < end);
         let mut before = if beyond_end { rows * outside } else { 0.0 };
+        let at_end = at_end.min(0.5 * before);
         let mut steps: Vec<(f64, f64, f64)> = vec![];
         for (value, share) in order {
             let at = before + rows * (1.0 - outside) * share;
@@ -416,14 +425,15 @@ impl Tail {
         let counted = views.full.weights.iter().zip(values).filter(|(weight, _)| **weight > 0.0);
         let seen = counted.fold(f64::NEG_INFINITY, |most, (_, value)| most.max(sign * value));
         let last = steps.last().map_or(end, |step| step.0);
-        Self { sign, end, steps, seen: seen.max(last) }
+        Self { sign, end, at_end, steps, seen: seen.max(last) }
     }
 
     /// The value, times the sign, at or beyond which so many rows are expected; never short of what was seen.
     fn at(&self, rows: f64) -> f64 {
         let Some(first) = self.steps.first() else { return self.end };
         let value = if rows < first.1 {
-            self.end + (first.0 - self.end) * rows / first.1
+            let share = if rows <= self.at_end { 0.0 } else { (rows - self.at_end) / (first.1 - self.at_end) };
+            self.end + (first.0 - self.end) * share
         } else {
             self.steps.iter().find(|step| rows <= step.2).or(self.steps.last()).map_or(self.end, |step| step.0)
         };
@@ -434,8 +444,10 @@ impl Tail {
     fn beyond(&self, value: f64) -> (f64, f64) {
         let Some(first) = self.steps.first() else { return (0.0, f64::INFINITY) };
         if value > first.0 {
-            let share = if self.end > first.0 { (self.end - value) / (self.end - first.0) } else { 0.0 };
-            let rows = first.1 * share.clamp(0.0, 1.0);
+            if value >= self.end || self.end.is_infinite() {
+                return (0.0, self.at_end);
+            }
+            let rows = self.at_end + (first.1 - self.at_end) * (self.end - value) / (self.end - first.0);
             return (rows, rows);
         }
         let after = self.steps.partition_point(|step| step.0 >= value);

@@ -11,7 +11,7 @@ use super::*;
 fn shop() -> SessionContext {
     let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     let mut noise = fixture::Noise::new(5);
-    let mut register = |name: &str, columns: Vec<(&str, Vec<i64>)>| {
+    let register = |name: &str, columns: Vec<(&str, Vec<i64>)>| {
         let columns = columns.into_iter().map(|(name, values)| (name, Arc::new(Int64Array::from(values)) as ArrayRef));
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let half = batch.num_rows() / 2;
