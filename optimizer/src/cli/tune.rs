@@ -29,7 +29,7 @@ pub struct TuneArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     timeout: Duration,
     /// Steps of training [default: chosen by measurement]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=100_000))]
     steps: Option<u64>,
     /// Remove the tuned weights of the database instead
     #[arg(long)]

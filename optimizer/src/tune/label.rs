@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Aggregate, LogicalPlan};
@@ -15,6 +16,7 @@ use relata_featurize::groups::GroupColumn;
 use relata_featurize::join_graph::{JoinGraph, RelationSet, column_of};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::trace::LabelledGraph;
+use tokio::task::JoinSet;
 
 use super::counted::CountRows;
 use crate::estimate::{Estimator, Origin, Region, group_column, is_region};
@@ -50,14 +52,20 @@ pub(super) async fn execute(relata: &Relata, state: &SessionState, sql: &str, ti
     let state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
     let session = PlanningSession::new(&state, known.0, relata);
     let physical = DefaultPhysicalPlanner::default().create_physical_plan(&plan, &session).await?;
-    let drain = async {
-        let mut stream = execute_stream(physical, state.task_ctx())?;
+    let mut stream = execute_stream(physical, state.task_ctx())?;
+    // A task of its own, which is left behind where it never yields.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         while let Some(batch) = stream.next().await {
             batch?;
         }
-        Ok::<(), RelataError>(())
-    };
-    tokio::time::timeout(timeout, drain).await.map_err(|_| RelataError::Tuning("timed out".to_owned()))??;
+        Ok::<(), DataFusionError>(())
+    });
+    let failed = |reason: String| RelataError::Tuning(reason);
+    match tokio::time::timeout(timeout, tasks.join_next()).await {
+        Ok(Some(drained)) => drained.map_err(|panic| failed(panic.to_string()))??,
+        Ok(None) | Err(_) => return Err(failed(format!("a query took more than {} s", timeout.as_secs_f64()))),
+    }
     Ok(Counted { plan, rows: count.rows() })
 }
 
