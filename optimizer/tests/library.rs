@@ -11,6 +11,8 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use relata::{ExpertStack, Relata, RelataConfig};
 
+#[path = "library/answers.rs"]
+mod answers;
 #[path = "library/bad_input.rs"]
 mod bad_input;
 #[path = "library/cost_models.rs"]
