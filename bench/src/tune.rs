@@ -180,7 +180,8 @@ async fn scored(relata: &Relata, ctx: &SessionContext, query: &CorpusQuery) -> R
 pub fn print(report: &TuneReport) -> String {
     let figures = |summary: &Summary| {
         let Summary { median, p90, p95, p99, geometric_mean, .. } = summary;
-        [median, p90, p95, p99, geometric_mean].map(|figure| short(*figure))
+        let tail = [p90, p95, p99].map(|figure| short(*figure));
+        std::iter::once(format!("{median:.3}")).chain(tail).chain([format!("{geometric_mean:.3}")])
     };
     let mut rows = vec![];
     for database in &report.databases {
