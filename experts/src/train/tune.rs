@@ -1,10 +1,11 @@
 //! Fine-tuning on one database: the pretrained experts, moved a little towards the labels of a few hundred executed queries.
 //!
-//! Seed paper, section 4 (fine-tuning on 512 queries). Differences: the optimizer walks the distance from the pretrained
-//! weights, which starts at zero and decays to it (L2-SP, Li et al., ICML 2018); of that distance only a share is kept (weight
-//! interpolation, Wortsman et al., CVPR 2022), because all of it fits the noise of so few queries; and every query is held
-//! out once: weights tuned on the other folds choose the share, say whether tuning helps at all and calibrate the intervals
-//! (cross-conformal, Vovk, Annals of Mathematics and Artificial Intelligence 2015). What is kept is tuned on all of them.
+//! After the seed paper, which fine-tunes on 512 queries. Differences: training is short, and of the way it goes from the
+//! pretrained weights only a share is kept (weight interpolation, Wortsman et al., CVPR 2022), because all of it fits the
+//! noise of so few queries; a pull towards the pretrained weights in training (L2-SP, Li et al., ICML 2018), which the weight
+//! decay of the optimizer is here, did no better. Every query is held out once: weights tuned on the other folds choose
+//! the share, say whether tuning helps at all and calibrate the intervals (cross-conformal, Vovk, Annals of Mathematics and
+//! Artificial Intelligence 2015). What is kept is tuned on all of them.
 
 use burn::tensor::Device;
 use rand::SeedableRng;
