@@ -108,15 +108,7 @@ pub async fn run(options: &TuneOptions) -> Result<TuneReport> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let mut figures = vec![];
-    for (index, queries) in ["held-out", "corpus"].into_iter().enumerate() {
-        let pairs = databases.iter().flat_map(|database| &database.pairs[index]);
-        let (before, after): (Vec<_>, Vec<_>) = pairs.map(|pair| (Some(pair.before), Some(pair.after))).unzip();
-        for (weights, scored) in [("zero-shot", before), ("tuned", after)] {
-            figures.extend(summarize(&scored).map(|summary| (queries.to_owned(), weights.to_owned(), summary)));
-        }
-    }
-    let report = TuneReport { provenance: Provenance::collect(weights()), databases, figures };
+    let report = TuneReport { provenance: Provenance::collect(weights()), figures: figures(&databases), databases };
     if let Some(path) = &options.output {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
@@ -158,6 +150,19 @@ async fn tuned(options: &TuneOptions, name: &str) -> Result<TunedDatabase> {
     Ok(TunedDatabase { name: name.to_owned(), accepted, share, queries, seconds, pairs })
 }
 
+/// By queries and weights, over all databases.
+fn figures(databases: &[TunedDatabase]) -> Vec<(String, String, Summary)> {
+    let mut figures = vec![];
+    for (index, queries) in ["held-out", "corpus"].into_iter().enumerate() {
+        let pairs = databases.iter().flat_map(|database| &database.pairs[index]);
+        let (before, after): (Vec<_>, Vec<_>) = pairs.map(|pair| (Some(pair.before), Some(pair.after))).unzip();
+        for (weights, scored) in [("zero-shot", before), ("tuned", after)] {
+            figures.extend(summarize(&scored).map(|summary| (queries.to_owned(), weights.to_owned(), summary)));
+        }
+    }
+    figures
+}
+
 /// Queries over a database with exact answers.
 async fn generated(options: &TuneOptions, folder: &Path, seed: u64, queries: usize) -> Result<Vec<CorpusQuery>> {
     let directory = tempfile::tempdir()?;
@@ -180,7 +185,8 @@ async fn scored(relata: &Relata, ctx: &SessionContext, query: &CorpusQuery) -> R
 pub fn print(report: &TuneReport) -> String {
     let figures = |summary: &Summary| {
         let Summary { median, p90, p95, p99, geometric_mean, .. } = summary;
-        [median, p90, p95, p99, geometric_mean].map(|figure| short(*figure))
+        let tail = [p90, p95, p99].map(|figure| short(*figure));
+        std::iter::once(format!("{median:.3}")).chain(tail).chain([format!("{geometric_mean:.3}")])
     };
     let mut rows = vec![];
     for database in &report.databases {
@@ -210,4 +216,30 @@ pub fn print(report: &TuneReport) -> String {
     let rejected = report.databases.iter().filter(|database| !database.accepted).count();
     let longest = report.databases.iter().map(|database| database.seconds).fold(0.0, f64::max);
     text + &format!("\n\n{} databases, {rejected} rejected; {longest:.1} s at most\n", report.databases.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejected_databases_count_with_the_weights_they_keep() {
+        let scored = |estimate| Scored { estimate, truth: 10.0, interval: None };
+        let database = |name: &str, accepted, after| TunedDatabase {
+            name: name.to_owned(),
+            accepted,
+            share: 0.5,
+            queries: 512,
+            seconds: 7.25,
+            pairs: [vec![Pair { before: scored(40.0), after: scored(after) }], vec![]],
+        };
+        let databases = vec![database("shop", true, 20.0), database("library", false, 40.0)];
+        let figures = figures(&databases);
+        let figures_of =
+            |weights: &str| figures.iter().find(|figure| figure.1 == weights).map(|figure| figure.2.median);
+        assert_eq!((figures.len(), figures_of("zero-shot"), figures_of("tuned")), (2, Some(4.0), Some(3.0)));
+        let text = print(&TuneReport { provenance: Provenance::collect(None), databases, figures });
+        assert!(text.contains("50%") && text.contains("rejected"), "{text}");
+        assert!(text.ends_with("2 databases, 1 rejected; 7.2 s at most\n"), "{text}");
+    }
 }

@@ -85,14 +85,14 @@ impl ExpertStack {
     /// # Errors
     ///
     /// [`ExpertsError::Manifest`] for figures that are not finite.
-    pub fn to_tuned(&self, base: &Self, report: TunedManifest) -> Result<(Vec<u8>, Vec<u8>)> {
+    pub fn to_tuned(&self, base: &Self, report: &TunedManifest) -> Result<(Vec<u8>, Vec<u8>)> {
         let weights = to_bytes(&self.config().parameters(), &self.parameters())?;
         let manifest = TunedManifest {
             sha256: sha256(&weights),
             base_sha256: base.sha256(),
             layout_version: LAYOUT_VERSION,
             conformal: self.conformal().to_vec(),
-            ..report
+            ..report.clone()
         };
         let manifest = serde_json::to_vec_pretty(&manifest)?;
         Ok((weights, manifest))
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn tuned_weights_are_read_back_above_the_same_base_only() {
         let [base, tuned, other] = [1, 2, 3].map(|seed| fixture::stack(8, seed).unwrap());
-        let (weights, json) = tuned.to_tuned(&base, manifest()).unwrap();
+        let (weights, json) = tuned.to_tuned(&base, &manifest()).unwrap();
         // The data expert is the base's.
         let read = base.with_tuned(&weights, &json).unwrap();
         assert_eq!(read.parameters(), tuned.parameters());

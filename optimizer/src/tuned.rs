@@ -51,7 +51,7 @@ impl Relata {
     ///
     /// # Errors
     /// There is no profile directory, or it cannot be written.
-    pub fn save_tuned(&self, tuned: &ExpertStack, manifest: TunedManifest) -> Result<()> {
+    pub fn save_tuned(&self, tuned: &ExpertStack, manifest: &TunedManifest) -> Result<()> {
         let (Some(directory), Some(experts)) = (&self.profiles.directory, &self.experts) else {
             return Err(RelataError::Tuning("there is no profile directory to keep the weights in".to_owned()));
         };

@@ -450,7 +450,7 @@ fn tuned_weights_are_used_replaced_and_dropped() {
     let base = relata.experts().unwrap();
     let moved: Vec<f32> = base.parameters().iter().map(|value| value * 1.05).collect();
     let tuned = ExpertStack::from_parameters(base.data().clone(), base.config(), &moved, base.conformal()).unwrap();
-    relata.save_tuned(&tuned, TunedManifest::default()).unwrap();
+    relata.save_tuned(&tuned, &TunedManifest::default()).unwrap();
     let (with_tuned, err) = estimates();
     assert!(with_tuned != before && !err.contains("warning"), "{err}");
     damage(&profiles.join("tuned.safetensors"));

@@ -10,7 +10,7 @@ use super::database::Database;
 use super::error::{CliError, Result};
 use super::session::SessionOptions;
 use super::terminal::Terminal;
-use crate::{Relata, SynopsesReport, TableReport};
+use crate::{ExpertStack, Relata, SynopsesReport, TableReport};
 
 /// The database a command works on.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,7 +96,12 @@ impl Profiled {
     pub async fn new(database: Database, profiles: Option<&Path>, terminal: &Terminal) -> Result<Profiled> {
         let relata = pretrained(&database, profiles)?;
         let relata = match relata.tuned() {
-            Ok(tuned) => tuned.unwrap_or(relata),
+            Ok(Some(tuned)) => {
+                let queries = tuned.experts().and_then(ExpertStack::tuned).map_or(0, |tuned| tuned.queries);
+                terminal.note(format_args!("the weights are tuned on {queries} queries of this database"));
+                tuned
+            }
+            Ok(None) => relata,
             Err(error) => {
                 terminal.warning(format_args!("{error}; the pretrained weights are used"));
                 relata

@@ -151,7 +151,7 @@ impl Relata {
     /// There is no profile directory, or it cannot be written.
     pub fn keep_tuning(&self, tuning: &Tuning) -> Result<()> {
         let TuneReport { queries, share, before, after, .. } = tuning.report;
-        self.save_tuned(&tuning.experts, TunedManifest { queries, share, before, after, ..TunedManifest::default() })
+        self.save_tuned(&tuning.experts, &TunedManifest { queries, share, before, after, ..TunedManifest::default() })
     }
 
     async fn execute(
