@@ -81,6 +81,11 @@ impl Relata {
         }
     }
 
+    /// Whether experts correct the analytical estimates.
+    pub fn has_experts(&self) -> bool {
+        self.experts.is_some()
+    }
+
     /// Orders joins by this cost from now on, instead of by [`HashJoinCost`].
     #[must_use]
     pub fn with_cost_model(mut self, model: Arc<dyn CostModel>) -> Self {
