@@ -229,6 +229,13 @@ impl ScoreReport {
         }
     }
 
+    /// What some estimates amount to, without plans.
+    #[cfg(test)]
+    pub(crate) fn of_estimates(estimates: Vec<Estimated>, contenders: Vec<String>) -> Self {
+        let database = String::new();
+        Self::new(vec![Scores { database, contenders, profile_seconds: 0.0, estimates, plans: vec![] }])
+    }
+
     /// Reads what [`Self::write`] wrote; the estimates and plans are empty where their files are missing.
     ///
     /// # Errors
