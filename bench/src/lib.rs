@@ -10,10 +10,12 @@
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
 //! - [`run`] times queries, those of [`tpch`] as well, under DataFusion's default, relata, and relata with the [`oracle`]'s
-//!   cardinalities; [`mod@tune`] measures what tuning on a database gains; [`report`] and [`compare`] read what `estimate` and `run` wrote.
+//!   cardinalities; [`mod@tune`] measures what tuning on a database gains; [`report`] and [`compare`] read what `estimate` and
+//!   `run` wrote, [`ablations`] what `estimate` wrote of models that lack something.
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.
 
+pub mod ablations;
 pub mod answers;
 pub mod baseline;
 pub mod compare;

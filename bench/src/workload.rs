@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use relata_experts::prior::{PriorConfig, generate};
+use relata_featurize::profile::ProfileConfig;
 use serde::Serialize;
 
 use crate::database::Database;
@@ -78,7 +79,7 @@ pub async fn run(options: &WorkloadOptions) -> Result<usize> {
     let mut file = create(&options.output)?;
     let mut sub_plans = options.subplans.as_deref().map(create).transpose()?;
     let mut generator = Generator::new(&database, options.seed);
-    let mut labeller = Labeller::new(&database, options.seed, MOST_SUB_PLANS)?;
+    let mut labeller = Labeller::new(&database, options.seed, MOST_SUB_PLANS, &ProfileConfig::default())?;
     let mut written = 0;
     for &kind in &options.kinds {
         let mut left = options.queries;

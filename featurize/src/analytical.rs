@@ -44,6 +44,11 @@ pub trait Profiles {
         None
     }
 
+    /// Whether provable bounds are known.
+    fn bounded(&self) -> bool {
+        true
+    }
+
     /// Rows of a plan that is no base table; `None` when unknown.
     fn derived_rows(&self, _plan: &LogicalPlan) -> Option<f64> {
         None
@@ -195,7 +200,12 @@ impl<'a> JoinEstimator<'a> {
             estimator.key_filters = estimator.find_key_filters();
             estimator.trees = estimator.find_trees(profiles);
         }
-        estimator.bounds = estimator.bounds();
+        estimator.bounds = if profiles.bounded() {
+            estimator.bounds()
+        } else {
+            estimator.relations.iter_mut().for_each(|relation| relation.bound = f64::INFINITY);
+            JoinBounds::new(vec![f64::INFINITY; graph.relations.len()], &[])
+        };
         estimator
     }
 
@@ -309,6 +319,11 @@ impl<'a> JoinEstimator<'a> {
     pub fn single(&self, relation: usize) -> SetEstimate {
         let one = &self.relations[relation];
         SetEstimate { rows: one.rows, unfiltered: one.base_rows.unwrap_or(UNKNOWN_ROWS), bound: one.bound }
+    }
+
+    /// How many rows of `relation` a row of `set` is joined with at most; provable.
+    pub fn most_matches(&self, set: RelationSet, relation: usize) -> f64 {
+        self.bounds.factor(set, relation)
     }
 
     /// The estimate of `set` and `relation` joined, from that of `set`, and the keys between them.

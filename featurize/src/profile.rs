@@ -47,6 +47,8 @@ pub struct ProfileConfig {
     pub seed: u64,
     /// How the samples of several tables are joined.
     pub synopsis: SynopsisConfig,
+    /// Whether estimates are told and cut off at provable bounds (default); to measure what these are worth.
+    pub bounds: bool,
 }
 
 impl Default for ProfileConfig {
@@ -61,6 +63,7 @@ impl Default for ProfileConfig {
             parts: 4,
             seed: 0,
             synopsis: SynopsisConfig::default(),
+            bounds: true,
         }
     }
 }

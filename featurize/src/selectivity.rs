@@ -19,9 +19,11 @@ use crate::key_sample::KeySample;
 use crate::profile::TableProfile;
 use crate::sketch::Value;
 
+mod contradiction;
 mod interval;
 mod sketched;
 
+use contradiction::contradictory;
 pub(crate) use interval::number_limits;
 pub use sketched::PredicateKind;
 use sketched::Sketched;
@@ -54,7 +56,7 @@ pub struct FilterEstimate {
     pub rows: f64,
     /// Rows that can pass at most; provable.
     pub bound: f64,
-    /// Whether `rows` is exact: the sample is the table.
+    /// Whether `rows` is exact: the sample is the table, or the conjuncts contradict each other.
     pub exact: bool,
     /// Product of the conjuncts' selectivities.
     pub independent: f64,
@@ -73,6 +75,12 @@ pub struct FilterEstimate {
 }
 
 impl FilterEstimate {
+    /// The same estimate without its bound.
+    #[must_use]
+    pub fn unbounded(self) -> Self {
+        Self { bound: f64::INFINITY, ..self }
+    }
+
     /// Whether every conjunct can run on rows.
     pub(crate) fn runs(&self) -> bool {
         self.running.len() == self.predicates.len()
@@ -141,7 +149,8 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
     }
 
     let base_rows = profile.rows;
-    let mut bound = base_rows;
+    let none = contradictory(filters);
+    let mut bound = if none { 0.0 } else { base_rows };
     for one in &sketched {
         bound = bound.min(one.bound.unwrap_or(base_rows));
     }
@@ -149,7 +158,7 @@ pub fn estimate_filters(profile: &TableProfile, filters: &[Expr]) -> FilterEstim
     let mask = conjunction(masks.iter().map(Option::as_ref));
     let matches = mask.as_ref().map_or(sample_rows, BooleanArray::true_count);
     let every_conjunct_ran = masks.iter().all(Option::is_some);
-    let exact = profile.is_complete() && every_conjunct_ran;
+    let exact = none || (profile.is_complete() && every_conjunct_ran);
     let Prior { selectivity: prior, shape, cap } = prior(profile, &sketched, &masks);
     let selectivity = if filters.is_empty() {
         1.0

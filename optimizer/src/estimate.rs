@@ -143,11 +143,19 @@ impl Profiles for Estimator<'_> {
     fn filters(&self, profile: &Arc<TableProfile>, filters: &[Expr]) -> Arc<FilterEstimate> {
         let key = (Arc::as_ptr(profile) as usize, filters.to_vec());
         let mut known = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(key).or_insert_with(|| Arc::new(estimate_filters(profile, filters))))
+        let estimate = || {
+            let estimate = estimate_filters(profile, filters);
+            Arc::new(if self.bounded() { estimate } else { estimate.unbounded() })
+        };
+        Arc::clone(known.entry(key).or_insert_with(estimate))
     }
 
     fn synopsis(&self, scan: &TableScan) -> Option<Arc<JoinSynopsis>> {
         self.profiles.of_scan(scan)?.synopsis.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn bounded(&self) -> bool {
+        self.profiles.config.bounds
     }
 
     fn derived_rows(&self, plan: &LogicalPlan) -> Option<f64> {

@@ -95,6 +95,11 @@ impl Relata {
         self
     }
 
+    /// Whether experts correct the analytical estimates.
+    pub fn has_experts(&self) -> bool {
+        self.experts.is_some()
+    }
+
     /// Orders joins by this cost from now on, instead of by [`HashJoinCost`].
     #[must_use]
     pub fn with_cost_model(mut self, model: Arc<dyn CostModel>) -> Self {

@@ -15,6 +15,8 @@ use relata::{ExpertStack, Relata, RelataConfig};
 mod answers;
 #[path = "library/bad_input.rs"]
 mod bad_input;
+#[path = "library/consistency.rs"]
+mod consistency;
 #[path = "library/cost_models.rs"]
 mod cost_models;
 #[path = "library/estimates.rs"]

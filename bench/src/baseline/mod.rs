@@ -16,6 +16,7 @@ use relata_featurize::analytical::JoinEstimator;
 use relata_featurize::graph::{FeatureGraph, LAYOUT_VERSION, NodeKind};
 use relata_featurize::join_graph::RelationSet;
 use relata_featurize::logical::{Tables, query_graph};
+use relata_featurize::profile::ProfileConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::CorpusQuery;
@@ -149,7 +150,7 @@ impl LinearContender {
         let database = Database::from_folder(folder)?;
         let context = labelling_context();
         database.register(&context)?;
-        let profiles = DatabaseProfiles::new(&database)?;
+        let profiles = DatabaseProfiles::new(&database, &ProfileConfig::default())?;
         Ok(Self { linear, context, profiles })
     }
 }

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use relata_bench::ablations::{self, AblationsOptions};
 use relata_bench::answers::{self, AnswerOptions};
 use relata_bench::baseline::fit::{self, BaselineOptions};
 use relata_bench::compare::{self, CompareOptions};
@@ -58,6 +59,8 @@ enum Command {
     Baseline(BaselineOptions),
     /// Write tables and pictures of measurements
     Report(ReportOptions),
+    /// Write the page of ablations that `bench/ablations` measures
+    Ablations(AblationsOptions),
     /// Say what got better or worse; exit code 1 if a figure got worse by more than the threshold
     Compare(CompareOptions),
 }
@@ -120,6 +123,7 @@ async fn main() -> Result<()> {
             }
         }
         Command::Report(options) => report::run(&options)?,
+        Command::Ablations(options) => ablations::run(&options)?,
         Command::Compare(options) => {
             let changes = compare::run(&options)?;
             print!("{}", changes.print());

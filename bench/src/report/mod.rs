@@ -1,6 +1,6 @@
 //! `relata-bench report`: the figures of `estimate` and `run` as a page of tables and pictures.
 
-mod plot;
+pub(crate) mod plot;
 #[cfg(test)]
 mod tests;
 
@@ -191,7 +191,7 @@ fn runs(report: &RunReport, name: &str, folder: &Path, page: &mut String) -> Res
     Ok(())
 }
 
-fn provenance(provenance: &Provenance) -> String {
+pub(crate) fn provenance(provenance: &Provenance) -> String {
     let Provenance { commit, relata, datafusion, weights, processor, threads, system, release, command } = provenance;
     let unknown = || "unknown".to_owned();
     let build = if *release { "" } else { ", not optimized by the compiler" };
@@ -205,7 +205,7 @@ fn provenance(provenance: &Provenance) -> String {
 }
 
 /// A Markdown table under a title; a first cell that repeats is left out.
-fn section(page: &mut String, title: &str, columns: &[&str], rows: Vec<Vec<String>>) {
+pub(crate) fn section(page: &mut String, title: &str, columns: &[&str], rows: Vec<Vec<String>>) {
     if rows.is_empty() {
         return;
     }

@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use crate::ablations::Point;
 use crate::metrics::{percentile, q_error, sorted};
 use crate::run::RunReport;
 use crate::run::summary::speedup;
@@ -174,6 +175,34 @@ pub(super) fn speedups(report: &RunReport, path: &Path) -> Result<()> {
             y: "default time / time",
             width: 0.0..most,
             height: 0.05..100.0,
+        };
+        curves(area, &axes, &lines)
+    })
+}
+
+/// Percentiles of the q-error over the number of training databases, a panel per kind of queries.
+///
+/// # Errors
+/// When the picture cannot be written.
+pub(crate) fn scaling(kinds: &[(&str, Vec<Point>)], path: &Path) -> Result<()> {
+    draw(path, kinds.len(), |area, index| {
+        let (title, points) = &kinds[index];
+        let lines = ["50%", "90%", "95%", "99%"].iter().enumerate().map(|(place, name)| Line {
+            name: (*name).to_owned(),
+            points: points
+                .iter()
+                .map(|(databases, errors)| (databases.log2(), errors[place].clamp(1.0, MOST)))
+                .collect(),
+            thin: false,
+        });
+        let lines: Vec<Line> = lines.collect();
+        let most = points.last().map_or(1.0, |point| point.0.log2());
+        let axes = Axes {
+            title,
+            x: "training databases, powers of two",
+            y: "q-error",
+            width: points.first().map_or(0.0, |point| point.0.log2()).min(most - 1.0)..most,
+            height: 1.0..MOST,
         };
         curves(area, &axes, &lines)
     })

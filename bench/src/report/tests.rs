@@ -14,6 +14,8 @@ async fn a_small_corpus_is_reported() {
         source: crate::corpus::tests::source(corpus.path()),
         kinds: kinds.clone(),
         estimates: vec![],
+        weights: vec![],
+        without: None,
         linear: None,
         output: Some(estimates.clone()),
         jobs: 1,

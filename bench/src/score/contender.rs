@@ -11,11 +11,12 @@ use datafusion::prelude::SessionContext;
 use hashbrown::HashMap;
 use relata::cli::database::Database;
 use relata::cli::session::SessionOptions;
-use relata::{QueryEstimate, Relata};
+use relata::{ExpertStack, QueryEstimate, Relata};
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Linear, LinearContender};
 use crate::corpus::{CorpusQuery, Workload, read_lines};
+use crate::profiles::Without;
 
 /// The name of relata among the contenders.
 pub const RELATA: &str = "relata";
@@ -43,16 +44,16 @@ pub trait Contender: Send + Sync {
     async fn estimate(&self, query: &CorpusQuery) -> Result<Option<Prediction>>;
 }
 
-/// A file of estimates made elsewhere, as `NAME=FILE`.
+/// A file of estimates made elsewhere or a folder of weights, as `NAME=PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EstimateFile {
+pub struct NamedPath {
     /// The contender's name.
     pub name: String,
-    /// JSON lines of `id` and `estimate`.
+    /// The file or folder.
     pub path: PathBuf,
 }
 
-impl FromStr for EstimateFile {
+impl FromStr for NamedPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -60,7 +61,7 @@ impl FromStr for EstimateFile {
             Some((name, path)) if !name.is_empty() && !path.is_empty() => {
                 Ok(Self { name: name.to_owned(), path: PathBuf::from(path) })
             }
-            _ => Err("must be NAME=FILE".to_owned()),
+            _ => Err("must be NAME=PATH".to_owned()),
         }
     }
 }
@@ -88,7 +89,7 @@ impl Recorded {
     ///
     /// # Errors
     /// When the file cannot be read or a line is damaged.
-    pub fn read(file: &EstimateFile) -> Result<Self> {
+    pub fn read(file: &NamedPath) -> Result<Self> {
         let lines: Vec<EstimateLine> = read_lines(&file.path)?;
         Ok(Self::new(&file.name, lines.into_iter().filter_map(|line| Some((line.id, line.estimate?)))))
     }
@@ -108,7 +109,7 @@ impl Contender for Recorded {
 
 /// relata over a profiled database, with its experts or without.
 pub(crate) struct Session {
-    name: &'static str,
+    name: String,
     relata: Arc<Relata>,
     context: SessionContext,
     /// The last query's estimate, which holds DataFusion's own as well.
@@ -120,7 +121,7 @@ impl Session {
     ///
     /// # Errors
     /// When the session cannot be built. A table that cannot be profiled is reported, and its queries are guessed.
-    pub(crate) async fn new(name: &'static str, database: &Database, relata: Relata) -> Result<Self> {
+    pub(crate) async fn new(name: &str, database: &Database, relata: Relata) -> Result<Self> {
         let relata = relata.with_foreign_keys(database.foreign_keys());
         let context = database.context(Some(&relata))?;
         for report in relata.profile(&context).await? {
@@ -128,7 +129,7 @@ impl Session {
                 eprintln!("{}: {error}", report.table);
             }
         }
-        Ok(Self { name, relata: Arc::new(relata), context, last: Mutex::default() })
+        Ok(Self { name: name.to_owned(), relata: Arc::new(relata), context, last: Mutex::default() })
     }
 
     /// Runs as a task of its own, so that a panic is one query's error.
@@ -147,12 +148,12 @@ impl Session {
 #[async_trait]
 impl Contender for Session {
     fn name(&self) -> &str {
-        self.name
+        &self.name
     }
 
     async fn estimate(&self, query: &CorpusQuery) -> Result<Option<Prediction>> {
         let found = self.ask(query).await?;
-        let interval = (self.name == RELATA).then_some((found.lower, found.upper));
+        let interval = self.relata.has_experts().then_some((found.lower, found.upper));
         let planning_us = Some(found.planning.as_micros() as u64);
         Ok(Some(Prediction { rows: found.estimate, interval, planning_us }))
     }
@@ -180,6 +181,23 @@ pub struct Entrants {
     pub recorded: Vec<Recorded>,
     /// The linear baseline.
     pub linear: Option<Linear>,
+    /// Experts to estimate with instead of those that ship, by name.
+    pub experts: Vec<(String, ExpertStack)>,
+    /// What estimates go without.
+    pub without: Option<Without>,
+}
+
+/// The experts of a folder that `relata-train plans` wrote.
+///
+/// # Errors
+/// When a file cannot be read, or the weights cannot be used by this build.
+pub fn read_experts(weights: &NamedPath) -> Result<(String, ExpertStack)> {
+    let read = |name: &str| {
+        let path = weights.path.join(name);
+        std::fs::read(&path).with_context(|| path.display().to_string())
+    };
+    let experts = ExpertStack::from_bytes(&read("relata.safetensors")?, &read("manifest.json")?);
+    Ok((weights.name.clone(), experts.with_context(|| weights.path.display().to_string())?))
 }
 
 /// Everybody who estimates one database's queries, in the order of the tables.
@@ -198,17 +216,16 @@ impl Field {
     pub(crate) async fn new(workload: &Workload, entrants: &Entrants) -> Result<Self> {
         let database = open(&workload.folder).await?;
         let start = Instant::now();
-        let analytical = Arc::new(Session::new("analytical", &database, Relata::new(None)).await?);
+        let relata = |experts| Relata::new(experts).with_profile_config(Without::config(entrants.without));
+        let analytical = Arc::new(Session::new("analytical", &database, relata(None)).await?);
         let profile_seconds = start.elapsed().as_secs_f64();
         let mut contenders: Vec<Box<dyn Contender>> =
             vec![Box::new(DataFusion(Arc::clone(&analytical))), Box::new(Shared(analytical))];
-        if let Some(linear) = &entrants.linear {
+        if let Some(linear) = entrants.linear.as_ref().filter(|_| entrants.without.is_none()) {
             contenders.push(Box::new(LinearContender::new(linear.clone(), &workload.folder)?));
         }
-        // Without weights of this build's features the others can still be measured.
-        match Relata::pretrained() {
-            Ok(relata) => contenders.push(Box::new(Session::new(RELATA, &database, relata).await?)),
-            Err(error) => eprintln!("relata is left out: {error}"),
+        for (name, experts) in &entrants.experts {
+            contenders.push(Box::new(Session::new(name, &database, relata(Some(experts.clone()))).await?));
         }
         let anchors = |name: &str, of: fn(&CorpusQuery) -> Option<f64>| {
             Recorded::new(name, workload.queries.iter().filter_map(|query| Some((query.id.clone(), of(query)?))))

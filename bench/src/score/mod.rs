@@ -18,13 +18,15 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
+use relata::ExpertStack;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::Linear;
 use crate::corpus::{SUBPLAN, Source, Workload};
 use crate::machine::Provenance;
 use crate::metrics::{Scored, percentile, sorted};
-use contender::{Entrants, EstimateFile, Field, Prediction, RELATA, Recorded};
+use crate::profiles::Without;
+use contender::{Entrants, Field, NamedPath, Prediction, RELATA, Recorded, read_experts};
 pub use figures::{Figure, figures, print};
 use p_error::{PlanChoice, PlanFigure};
 
@@ -46,7 +48,13 @@ pub struct ScoreOptions {
     pub kinds: Vec<String>,
     /// Further contender, from JSON lines of "id" and "estimate"
     #[arg(long, value_name = "NAME=FILE")]
-    pub estimates: Vec<EstimateFile>,
+    pub estimates: Vec<NamedPath>,
+    /// Folder of weights to estimate with instead of those that ship; the first is best called "relata"
+    #[arg(long, value_name = "NAME=DIR")]
+    pub weights: Vec<NamedPath>,
+    /// Estimate without this, to measure what it is worth; relata takes part with --weights only
+    #[arg(long, value_enum)]
+    pub without: Option<Without>,
     /// Coefficients of the linear baseline [default: those in the repository]
     #[arg(long, value_name = "FILE")]
     pub linear: Option<PathBuf>,
@@ -133,7 +141,14 @@ pub async fn run(options: &ScoreOptions) -> Result<ScoreReport> {
         Some(file) => Some(Linear::read(file)?),
         None => Linear::stored().inspect_err(|error| eprintln!("no linear baseline: {error:#}")).ok(),
     };
-    let entrants = std::sync::Arc::new(Entrants { recorded, linear });
+    let experts = if options.weights.is_empty() && options.without.is_none() {
+        // Without weights of this build's features the others can still be measured.
+        let shipped = ExpertStack::pretrained().inspect_err(|error| eprintln!("relata is left out: {error}"));
+        shipped.ok().into_iter().map(|experts| (RELATA.to_owned(), experts)).collect()
+    } else {
+        options.weights.iter().map(read_experts).collect::<Result<_>>()?
+    };
+    let entrants = std::sync::Arc::new(Entrants { recorded, linear, experts, without: options.without });
     let queries: usize = workloads.iter().map(|workload| workload.queries.len()).sum();
     let bar = ProgressBar::new(queries as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {per_sec}  {elapsed}  {msg}")?);
@@ -214,6 +229,13 @@ impl ScoreReport {
         }
     }
 
+    /// What some estimates amount to, without plans.
+    #[cfg(test)]
+    pub(crate) fn of_estimates(estimates: Vec<Estimated>, contenders: Vec<String>) -> Self {
+        let database = String::new();
+        Self::new(vec![Scores { database, contenders, profile_seconds: 0.0, estimates, plans: vec![] }])
+    }
+
     /// Reads what [`Self::write`] wrote; the estimates and plans are empty where their files are missing.
     ///
     /// # Errors
@@ -259,5 +281,5 @@ fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
 
 /// The hash of the weights that [`relata::Relata::pretrained`] uses.
 pub fn weights() -> Option<String> {
-    relata::ExpertStack::pretrained().ok()?.manifest().map(|manifest| manifest.sha256.clone())
+    ExpertStack::pretrained().ok()?.manifest().map(|manifest| manifest.sha256.clone())
 }

@@ -90,6 +90,8 @@ fn options(corpus: &Path) -> ScoreOptions {
         source: crate::corpus::tests::source(corpus),
         kinds: ["seed", "hard", SUBPLAN].map(str::to_owned).to_vec(),
         estimates: vec![],
+        weights: vec![],
+        without: None,
         linear: None,
         output: None,
         jobs: 1,

@@ -10,6 +10,7 @@ use relata_featurize::analytical::JoinEstimator;
 use relata_featurize::answer::{AggregateFunction, estimate_answer};
 use relata_featurize::join_graph::{JoinGraph, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
+use relata_featurize::profile::ProfileConfig;
 use relata_featurize::relative::TableInput;
 use relata_featurize::trace::{LabelledAnswer, LabelledGraph};
 
@@ -117,14 +118,14 @@ impl std::fmt::Debug for Labeller<'_> {
 }
 
 impl<'a> Labeller<'a> {
-    /// Profiles the tables of a database; graphs have at most `most_sets` labelled sets of relations.
+    /// Profiles the tables of a database as `config` says; graphs have at most `most_sets` labelled sets of relations.
     ///
     /// # Errors
     /// When a table cannot be profiled or registered.
-    pub fn new(database: &'a Database, seed: u64, most_sets: usize) -> Result<Self> {
+    pub fn new(database: &'a Database, seed: u64, most_sets: usize, config: &ProfileConfig) -> Result<Self> {
         let context = labelling_context();
         database.register(&context)?;
-        let profiles = DatabaseProfiles::new(database)?;
+        let profiles = DatabaseProfiles::new(database, config)?;
         Ok(Self {
             database,
             context,

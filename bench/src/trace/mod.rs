@@ -20,6 +20,7 @@ use relata_featurize::trace::{DatabaseTrace, Execution, LabelledAnswer, TracedQu
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Role};
+use crate::profiles::Without;
 use crate::queries::{Generator, Kind};
 pub use execute::{ExecuteOptions, Executor};
 pub use label::{LabelledQuery, Labeller, Outcome, Skip};
@@ -63,6 +64,9 @@ pub struct TraceOptions {
     /// Most sets of relations labelled per query
     #[arg(long, default_value_t = 32)]
     pub subplans: usize,
+    /// Estimate without this, to measure what it is worth
+    #[arg(long, value_enum)]
+    pub without: Option<Without>,
     /// Databases worked on at a time
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
@@ -101,6 +105,8 @@ struct Manifest {
     queries: usize,
     kinds: Vec<Kind>,
     subplans: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    without: Option<Without>,
     #[serde(default)]
     execute: usize,
     #[serde(default)]
@@ -236,7 +242,7 @@ fn trace_database(
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut generator = Generator::new(database, seed);
-    let mut labeller = Labeller::new(database, seed, options.subplans)?;
+    let mut labeller = Labeller::new(database, seed, options.subplans, &Without::config(options.without))?;
     let kinds: Vec<Kind> = options.kinds.iter().copied().filter(|kind| generator.can_write(*kind)).collect();
     let mut trace = DatabaseTrace { name: database.name.clone(), ..DatabaseTrace::default() };
     let (mut turn, mut failures) = (0, 0);
@@ -328,6 +334,7 @@ fn check_manifest(options: &TraceOptions) -> Result<()> {
         queries: options.queries,
         kinds: options.kinds.clone(),
         subplans: options.subplans,
+        without: options.without,
         execute: options.execute,
         repeat: options.repeat,
         threads: options.threads.clone(),

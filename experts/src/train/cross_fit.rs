@@ -14,15 +14,15 @@ use crate::train::data::Corpus;
 use crate::train::evaluate::Outcome;
 use crate::train::fit::{Event, FitConfig, Fitted, fit};
 
-/// Which databases calibrate, and the runs that are made for those among them that are trained on.
+/// Which databases calibrate, and how many runs are made for those among them that are trained on.
+///
+/// A run is as long as that of the weights: a shorter one has wider intervals, which need less calibration.
 #[derive(Debug, Clone)]
 pub struct CrossFit {
     /// Names of the databases.
     pub databases: Vec<String>,
     /// Number of runs, each without its share of the databases.
     pub folds: usize,
-    /// Steps of a run. Fewer than those of the weights err on the side of wide intervals.
-    pub steps: u64,
 }
 
 impl CrossFit {
@@ -57,8 +57,7 @@ impl CrossFit {
             corpus = corpus.hold_out(&without)?;
             let named = |path: &PathBuf| path.with_file_name(format!("fold-{fold}.safetensors"));
             let config = FitConfig {
-                steps: self.steps,
-                evaluate_every: self.steps,
+                evaluate_every: config.steps,
                 checkpoint: config.checkpoint.as_ref().map(named),
                 ..config.clone()
             };

@@ -117,6 +117,13 @@ impl Corpus {
         Ok(Self { dropped, ..Self::split(training, 0.0, names, 0)? })
     }
 
+    /// Keeps `most` of the databases to train on, drawn by `seed`; fewer are a part of more.
+    pub fn keep(&mut self, most: usize, seed: u64) {
+        self.training.shuffle(&mut StdRng::seed_from_u64(seed));
+        self.training.truncate(most);
+        self.training.sort_by(|left, right| left.name.cmp(&right.name));
+    }
+
     /// The weight of a node of each join bucket: one over the square root of their number, scaled to a mean of 1 over all
     /// nodes, so that filters, which every query has many of, do not drown the joins.
     pub fn bucket_weights(&self) -> [f32; JOIN_BUCKETS] {
@@ -203,6 +210,13 @@ mod tests {
         assert_eq!(named.held_out.iter().map(|database| database.name.as_str()).collect::<Vec<_>>(), ["database-3"]);
         let other = named.clone().hold_out(&["database-7".to_owned(), "database-5".to_owned()]).unwrap();
         assert_eq!((other.training.len(), other.held_out.len(), other.training[3].name.as_str()), (8, 2, "database-3"));
+        let kept = |most| {
+            let mut corpus = named.clone();
+            corpus.keep(most, 3);
+            corpus.training.into_iter().map(|database| database.name).collect::<Vec<_>>()
+        };
+        assert!(kept(2).len() == 2 && kept(2).iter().all(|name| kept(5).contains(name)));
+        assert_eq!(kept(100).len(), 9);
         assert!(Corpus::split(databases, 0.2, &["nowhere".to_owned()], 1).is_err());
         assert!(Corpus::split(Vec::new(), 0.2, &[], 1).is_err());
     }

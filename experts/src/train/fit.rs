@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use relata_featurize::graph::NodeKind;
 
 use crate::Result;
 use crate::config::{ExpertConfig, Module};
@@ -42,8 +43,8 @@ pub struct FitConfig {
     pub graphs: usize,
     /// Databases in a batch.
     pub databases: usize,
-    /// Share of nodes whose embedding is withheld from a step, below 1: dropout of whole embeddings. It is no ablation of
-    /// the data expert, whose embeddings evaluation always reads.
+    /// Share of nodes whose embedding is withheld from a step: dropout of whole embeddings. 1 is an ablation of the data
+    /// expert: the weights that would read an embedding are zero and stay so, whatever evaluation offers them.
     pub withheld: f32,
     /// Steps between two evaluations.
     pub evaluate_every: u64,
@@ -147,8 +148,8 @@ pub fn steps_per_epoch(corpus: &Corpus, graphs: usize, databases: usize) -> u64 
 /// [`crate::ExpertsError`] for an unusable configuration, corpus or checkpoint.
 pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: impl FnMut(Event<'_>)) -> Result<Fitted> {
     config.experts.validate()?;
-    if !(0.0..1.0).contains(&config.withheld) {
-        return Err(ExpertsError::Config(format!("withheld is {}, allowed is [0, 1)", config.withheld)));
+    if !(0.0..=1.0).contains(&config.withheld) {
+        return Err(ExpertsError::Config(format!("withheld is {}, allowed is [0, 1]", config.withheld)));
     }
     let mut state = start(config)?;
     let per_epoch = steps_per_epoch(corpus, config.graphs, config.databases).max(1);
@@ -194,8 +195,23 @@ fn start(config: &FitConfig) -> Result<Checkpoint> {
         return Checkpoint::read(path, &config.experts, &config.experts.parameters(), config.seed);
     }
     let shapes = config.experts.parameters();
-    let run = AdamW::new(&shapes, initial_parameters(&shapes, &[Module::Cardinality], config.seed));
+    let mut initial = initial_parameters(&shapes, &[Module::Cardinality], config.seed);
+    if config.withheld >= 1.0 {
+        forget_embeddings(&mut initial, &config.experts);
+    }
+    let run = AdamW::new(&shapes, initial);
     Ok(Checkpoint { best: run.average.clone(), run, best_score: f32::INFINITY, best_step: 0, stale: 0 })
+}
+
+/// Zeroes the weights that read embeddings. Withheld embeddings give them no gradient, and decay leaves zero as it is.
+fn forget_embeddings(parameters: &mut [f32], config: &ExpertConfig) {
+    for kind in NodeKind::ALL.into_iter().filter(|kind| kind.embedded()) {
+        let first = format!("{}.0.weight", Module::Node(kind).name());
+        for weight in config.parameters().iter().filter(|shape| shape.name == first) {
+            let (start, columns) = (weight.offset + kind.features() * weight.shape[1], weight.shape[1]);
+            parameters[start..start + config.embedding * columns].fill(0.0);
+        }
+    }
 }
 
 /// Evaluates the averaged weights and keeps them if they are the best so far; without held-out databases the last ones are.

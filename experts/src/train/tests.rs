@@ -165,7 +165,7 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     assert!(all.expert[0] < all.base[0], "{all:?}");
     assert!((all.coverage - 0.9).abs() < 0.05, "{all:?}");
 
-    let blind = FitConfig { withheld: 1.0, ..config.clone() };
+    let blind = FitConfig { withheld: 1.1, ..config.clone() };
     assert!(matches!(fit(&corpus, &blind, &device(), |_| ()), Err(crate::ExpertsError::Config(_))));
 
     // The same seed gives the same weights.
@@ -182,6 +182,21 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
 }
 
 #[test]
+fn experts_without_embeddings_do_not_read_those_they_are_offered() {
+    let corpus = Corpus::split((0..3).map(|seed| database(12, seed * 10)).collect(), 0.3, &[], 1).unwrap();
+    let config = FitConfig { steps: 6, graphs: 4, databases: 2, withheld: 1.0, ..small() };
+    let fitted = fit(&corpus, &config, &device(), |_| ()).unwrap();
+    let stack = ExpertStack::from_parameters(config.data, &config.experts, &fitted.parameters, &[]).unwrap();
+    let trace = &corpus.training[0];
+    let tables: Vec<_> = trace.tables.iter().map(|table| stack.embed_table(table).unwrap()).collect();
+    let mut others = tables.clone();
+    others.iter_mut().for_each(|table| table.table.iter_mut().for_each(|value| *value += 1.0));
+    let graph = &trace.graphs[3].graph;
+    assert_eq!(stack.forward(graph, &tables).unwrap(), stack.forward(graph, &others).unwrap());
+    assert!(fitted.parameters.iter().any(|parameter| *parameter != 0.0));
+}
+
+#[test]
 fn databases_that_are_trained_on_calibrate_by_runs_without_them() {
     let corpus =
         Corpus::split((0..6).map(|seed| database(12, seed * 10)).collect(), 0.0, &["database-0".to_owned()], 1);
@@ -190,13 +205,13 @@ fn databases_that_are_trained_on_calibrate_by_runs_without_them() {
     let (parameters, held_out) = (fitted.parameters.clone(), fitted.errors.len());
     assert_eq!((fitted.calibration.as_slice(), fitted.left_out_coverage()), (&["database-0".to_owned()][..], None));
     let names = ["database-0", "database-10", "database-40", "database-50"].map(str::to_owned);
-    let cross_fit = CrossFit { databases: names.to_vec(), folds: 2, steps: 3 };
+    let cross_fit = CrossFit { databases: names.to_vec(), folds: 2 };
     let mut runs = [0; 2];
     let corpus = cross_fit.calibrate(&mut fitted, corpus.unwrap(), &config, &device(), |fold, event| {
         runs[fold] += usize::from(matches!(event, super::fit::Event::Step(_)));
     });
     let corpus = corpus.unwrap();
-    assert_eq!((corpus.training.len(), corpus.held_out[0].name.as_str(), runs), (5, "database-0", [3, 3]));
+    assert_eq!((corpus.training.len(), corpus.held_out[0].name.as_str(), runs), (5, "database-0", [4, 4]));
     assert_eq!(fitted.calibration, ["database-0", "database-10", "database-50", "database-40"]);
     assert!(fitted.left_out.len() == 4 && fitted.left_out_coverage().is_some());
     assert_eq!((fitted.parameters == parameters, fitted.errors.len()), (true, held_out));

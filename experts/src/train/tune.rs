@@ -262,8 +262,7 @@ mod tests {
             let estimates = tuned.stack.forward(&graph.graph, &tables[0]).unwrap();
             let inside = move |target: crate::train::data::Target| {
                 let quantiles = estimates.cardinalities[target.node].unwrap();
-                let (base, label) = (target.base, target.label);
-                Outcome { database: 0, bucket: 0, base, label, quantiles }.covered()
+                Outcome::new(0, graph.graph.nodes[target.node].kind, &target, quantiles).covered()
             };
             targets(graph).into_iter().map(inside).collect::<Vec<_>>()
         });

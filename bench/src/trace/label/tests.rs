@@ -37,7 +37,7 @@ async fn labels_are_what_execution_says() {
             let context = labelling_context();
             database.register(&context).unwrap();
             let mut generator = Generator::new(&database, 5);
-            let mut labeller = Labeller::new(&database, 5, 16).unwrap();
+            let mut labeller = Labeller::new(&database, 5, 16, &ProfileConfig::default()).unwrap();
             for _ in 0..24 {
                 let Some(query) = generator.query(kind) else { continue };
                 let Outcome::Labelled(labelled) = labeller.label(&query).await.unwrap() else { continue };

@@ -39,16 +39,16 @@ pub(crate) struct Arguments {
     /// Names of the databases to hold out, instead of a share.
     #[arg(long, num_args = 1.., value_delimiter = ',')]
     holdout_databases: Vec<String>,
+    /// Databases to train on at most, drawn by the seed: a smaller number is a part of a larger one.
+    #[arg(long)]
+    most_databases: Option<usize>,
     /// Names of the databases that calibrate the intervals; those among them that are trained on do so by weights of further
     /// runs without them [default: the databases held out]
     #[arg(long, num_args = 1.., value_delimiter = ',')]
     calibration_databases: Vec<String>,
-    /// Number of these runs.
+    /// Number of these runs, each as long as that of the weights.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     folds: u32,
-    /// Steps of each of them; half of those of the weights unless given.
-    #[arg(long)]
-    fold_steps: Option<u64>,
     /// Folder of the run: checkpoint, curve.csv and curve.svg.
     #[arg(long, default_value = ".relata/train")]
     checkpoint: PathBuf,
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     /// Databases in a batch.
     #[arg(long, default_value_t = 4)]
     databases: usize,
-    /// Share of nodes whose embedding is withheld from a step, below 1.
+    /// Share of nodes whose embedding is withheld from a step; 1 fits experts that never read an embedding.
     #[arg(long, default_value_t = 0.0)]
     withheld: f32,
     /// Steps between two evaluations; once per epoch, but not more often than every 100 steps, unless given.
@@ -90,6 +90,9 @@ pub(crate) struct Arguments {
 /// Fits the experts.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut corpus = Corpus::read(&arguments.traces, arguments.holdout, &arguments.holdout_databases, arguments.seed)?;
+    if let Some(most) = arguments.most_databases {
+        corpus.keep(most, arguments.seed);
+    }
     let config = fit_config(arguments, &corpus)?;
     std::fs::create_dir_all(&arguments.checkpoint)
         .with_context(|| format!("cannot create {}", arguments.checkpoint.display()))?;
@@ -142,12 +145,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     })?;
     if !arguments.calibration_databases.is_empty() {
-        let cross_fit = CrossFit {
-            databases: arguments.calibration_databases.clone(),
-            folds: arguments.folds as usize,
-            steps: arguments.fold_steps.unwrap_or(config.steps / 2),
-        };
-        bar.set_length(cross_fit.steps);
+        let cross_fit =
+            CrossFit { databases: arguments.calibration_databases.clone(), folds: arguments.folds as usize };
         corpus = cross_fit.calibrate(&mut fitted, corpus, &config, &device, |fold, event| {
             if let Event::Step(point) = event {
                 bar.set_position(point.step);
