@@ -23,6 +23,7 @@
 //! estimates with intervals, `join_order` reorders its inner joins by them, `statistics` hands them to DataFusion's
 //! physical planning, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
 //! tables and `synopses` their samples joined along foreign keys, `explain` shows the estimates next to DataFusion's own.
+//! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
 //! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
