@@ -25,6 +25,7 @@
 //! tables and `synopses` their samples joined along foreign keys, `explain` shows the estimates next to DataFusion's own.
 //! `answer` answers aggregating queries from the same profiles, as [`Relata::answer`] and as the table function
 //! `approx_answer` that `sql` adds to a session.
+//! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
 //! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
