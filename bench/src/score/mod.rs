@@ -141,13 +141,14 @@ pub async fn run(options: &ScoreOptions) -> Result<ScoreReport> {
         Some(file) => Some(Linear::read(file)?),
         None => Linear::stored().inspect_err(|error| eprintln!("no linear baseline: {error:#}")).ok(),
     };
-    let experts = if options.weights.is_empty() && options.without.is_none() {
+    let experts: Vec<(String, ExpertStack)> = if options.weights.is_empty() && options.without.is_none() {
         // Without weights of this build's features the others can still be measured.
         let shipped = ExpertStack::pretrained().inspect_err(|error| eprintln!("relata is left out: {error}"));
         shipped.ok().into_iter().map(|experts| (RELATA.to_owned(), experts)).collect()
     } else {
         options.weights.iter().map(read_experts).collect::<Result<_>>()?
     };
+    let used = experts.iter().find(|(name, _)| name == RELATA).and_then(|(_, experts)| hash(experts));
     let entrants = std::sync::Arc::new(Entrants { recorded, linear, experts, without: options.without });
     let queries: usize = workloads.iter().map(|workload| workload.queries.len()).sum();
     let bar = ProgressBar::new(queries as u64);
@@ -166,7 +167,7 @@ pub async fn run(options: &ScoreOptions) -> Result<ScoreReport> {
     bar.finish_and_clear();
     let mut databases = finished.into_iter().collect::<Result<Vec<_>>>()?;
     databases.sort_by(|left, right| left.database.cmp(&right.database));
-    let report = ScoreReport::new(databases);
+    let report = ScoreReport::new(databases, used);
     if let Some(folder) = &options.output {
         report.write(folder)?;
     }
@@ -202,7 +203,8 @@ async fn score(workload: &Workload, entrants: &Entrants, bar: &ProgressBar) -> R
 }
 
 impl ScoreReport {
-    fn new(databases: Vec<Scores>) -> Self {
+    /// The figures of some databases; `weights` is the hash of those that relata used.
+    fn new(databases: Vec<Scores>, weights: Option<String>) -> Self {
         let mut contenders: Vec<String> = vec![];
         for name in databases.iter().flat_map(|scores| &scores.contenders) {
             if !contenders.contains(name) {
@@ -218,7 +220,7 @@ impl ScoreReport {
         }
         let planning = |estimated: &Estimated| Some(estimated.predictions.get(RELATA)?.planning_us? as f64);
         Self {
-            provenance: Provenance::collect(weights()),
+            provenance: Provenance::collect(weights),
             profile_seconds,
             median_planning_us: percentile(&sorted(estimates.iter().filter_map(planning).collect()), 50.0),
             figures: figures(&estimates, &contenders),
@@ -233,7 +235,7 @@ impl ScoreReport {
     #[cfg(test)]
     pub(crate) fn of_estimates(estimates: Vec<Estimated>, contenders: Vec<String>) -> Self {
         let database = String::new();
-        Self::new(vec![Scores { database, contenders, profile_seconds: 0.0, estimates, plans: vec![] }])
+        Self::new(vec![Scores { database, contenders, profile_seconds: 0.0, estimates, plans: vec![] }], None)
     }
 
     /// Reads what [`Self::write`] wrote; the estimates and plans are empty where their files are missing.
@@ -281,5 +283,9 @@ fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
 
 /// The hash of the weights that [`relata::Relata::pretrained`] uses.
 pub fn weights() -> Option<String> {
-    ExpertStack::pretrained().ok()?.manifest().map(|manifest| manifest.sha256.clone())
+    hash(&ExpertStack::pretrained().ok()?)
+}
+
+fn hash(experts: &ExpertStack) -> Option<String> {
+    experts.manifest().map(|manifest| manifest.sha256.clone())
 }

@@ -71,7 +71,7 @@ fn results_round_trip() {
         estimates: estimates(),
         plans: vec![],
     };
-    let report = ScoreReport::new(vec![scores]);
+    let report = ScoreReport::new(vec![scores], None);
     assert!((report.median_planning_us - 100.0).abs() < 1e-9);
     report.write(folder.path()).unwrap();
     let read = ScoreReport::read(folder.path()).unwrap();

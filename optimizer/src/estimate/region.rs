@@ -22,9 +22,6 @@ pub(crate) use answers::Answer;
 /// Relations beyond which a region is estimated without the experts: its sets are many, and no training query is as large.
 const LARGE_REGION: usize = 20;
 
-/// Relations up to which a set is held against every set that is smaller by one; beyond, against its canonical rest only.
-const COMPARED_REGION: usize = 6;
-
 /// The largest correction of the analytical estimate that is believed, in ln space.
 const LARGEST_CORRECTION: f64 = 14.0;
 
@@ -202,18 +199,18 @@ impl<'a> Region<'a> {
         SetState { analytical, estimate: self.at_most_without(set, estimate), state }
     }
 
-    /// A join with a relation whose key is unique has no more rows than the set without it.
+    /// A join with a relation whose key is unique has no more rows than the set without it. Of two relations either is held
+    /// against the other, of more the one joined last against its rest: the least of many estimates would be too small. The
+    /// upper end of the interval is calibrated as it is.
     fn at_most_without(&mut self, set: RelationSet, mut estimate: Estimate) -> Estimate {
-        let graph = self.estimator.graph;
-        let compared = if graph.relations.len() <= COMPARED_REGION { set } else { RelationSet::single(self.last(set)) };
+        let compared = if set.len() == 2 { set } else { RelationSet::single(self.last(set)) };
         for relation in compared.iter() {
             let rest = set.minus(RelationSet::single(relation));
-            if self.estimator.most_matches(rest, relation) <= 1.0 && graph.is_connected(rest) {
+            if self.estimator.most_matches(rest, relation) <= 1.0 {
                 let without = self.visit(rest).estimate;
                 if without.is_known() {
-                    estimate.lower = estimate.lower.min(without.lower);
                     estimate.rows = estimate.rows.min(without.rows);
-                    estimate.upper = estimate.upper.min(without.upper);
+                    estimate.lower = estimate.lower.min(without.rows);
                 }
             }
         }
