@@ -3,7 +3,7 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionConfig;
 use relata_experts::fixture;
-use relata_experts::heads::JOIN_BUCKETS;
+use relata_experts::heads::CALIBRATION_BUCKETS;
 
 use super::*;
 
@@ -163,5 +163,5 @@ async fn tuning_that_does_not_help_is_rejected() {
     assert!(relata.keep_tuning(&tuning).is_err());
     let analytical = Relata::new(None).tune(&ctx, &workload(20, 1), &config, silent()).await;
     assert!(analytical.unwrap_err().to_string().contains("no experts"));
-    assert_eq!(tuning.experts.conformal().len(), JOIN_BUCKETS);
+    assert_eq!(tuning.experts.conformal().len(), CALIBRATION_BUCKETS);
 }
