@@ -1,5 +1,4 @@
 //! The answer head: its weight file, and that training teaches it.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use relata_experts::AnswerHead;
 use relata_experts::answers::AnswerConfig;

@@ -40,6 +40,9 @@ pub(crate) struct Split {
     graph: Option<Arc<JoinGraph>>,
 }
 
+/// The values of a group, and the join of its rows.
+type Group = (Vec<ScalarValue>, Option<Arc<JoinGraph>>);
+
 /// The name under which the approximate values are scanned.
 const VALUES: &str = "approximate_values";
 
@@ -150,7 +153,7 @@ impl Split {
     }
 
     /// The groups, each with its values and the join of its rows.
-    fn groups(&self, relata: &Relata) -> Result<Vec<(Vec<ScalarValue>, Option<Arc<JoinGraph>>)>> {
+    fn groups(&self, relata: &Relata) -> Result<Vec<Group>> {
         let exprs = &self.aggregate.group_expr;
         if exprs.is_empty() {
             return Ok(vec![(vec![], self.graph.clone())]);

@@ -130,6 +130,10 @@ fn samples(stack: &ExpertStack, config: &AnswerConfig, trace: &DatabaseTrace) ->
 /// The result of a run.
 #[derive(Debug, Clone)]
 pub struct FittedAnswers {
+    /// The sizes.
+    pub sizes: AnswerConfig,
+    /// The seed of the run.
+    pub seed: u64,
     /// The averaged parameters with the best score on the held-out databases.
     pub parameters: Vec<f32>,
     /// The step they are from.
@@ -188,6 +192,8 @@ pub fn fit(
     let outcomes = outcomes(&head, &corpus.held_out)?;
     let miss = f64::from(1.0 - (quantiles[2] - quantiles[0]));
     Ok(FittedAnswers {
+        sizes: sizes.clone(),
+        seed: config.seed,
         parameters: best,
         step: best_step,
         conformal: offsets(&outcomes, miss),
@@ -305,20 +311,18 @@ pub fn write(
     folder: &Path,
     stack: &ExpertStack,
     corpus: &AnswerCorpus,
-    sizes: &AnswerConfig,
     fitted: &FittedAnswers,
-    seed: u64,
     command: String,
     commit: Option<String>,
 ) -> Result<AnswerManifest> {
-    let weights = to_bytes(&sizes.parameters(), &fitted.parameters)?;
-    AnswerHead::from_parameters(sizes, &fitted.parameters, &fitted.conformal)?;
+    let weights = to_bytes(&fitted.sizes.parameters(), &fitted.parameters)?;
+    AnswerHead::from_parameters(&fitted.sizes, &fitted.parameters, &fitted.conformal)?;
     let names = |samples: &[Samples]| samples.iter().map(|samples| samples.database.clone()).collect();
     let manifest = AnswerManifest {
         sha256: sha256(&weights),
         experts_sha256: stack.manifest().map_or_else(String::new, |manifest| manifest.sha256.clone()),
-        config: sizes.clone(),
-        seed,
+        config: fitted.sizes.clone(),
+        seed: fitted.seed,
         steps: fitted.step,
         command,
         commit,

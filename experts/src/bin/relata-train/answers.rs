@@ -84,8 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(&arguments.checkpoint)?;
     std::fs::write(arguments.checkpoint.join("curve.csv"), curve::to_csv(&points))?;
     curve::plot(&points, curve::ANSWERS, &arguments.checkpoint.join("curve.svg"))?;
-    let (command, commit) = (crate::command(), crate::commit());
-    let manifest = write(&arguments.output, &stack, &corpus, &sizes, &fitted, config.seed, command, commit)?;
+    let manifest = write(&arguments.output, &stack, &corpus, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", manifest.steps, arguments.output.display());
     for (form, [sample, head]) in ["means", "smallest", "largest"].iter().zip(&manifest.errors) {
         println!("{form:>9}: mean size of the residual {sample:.3} by the sample, {head:.3} by the head");
