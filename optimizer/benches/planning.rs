@@ -1,4 +1,4 @@
-//! What relata adds to the planning of a query, and how many queries it estimates per second.
+//! What relata adds to the planning of a query, how many queries it estimates per second, and how long an answer takes.
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
@@ -101,9 +101,26 @@ fn planning(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn answering(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let relata = Relata::pretrained().unwrap();
+    let ctx = SessionContext::new_with_state(relata.install(SessionStateBuilder::new_with_default_features()).build());
+    register(&ctx);
+    runtime.block_on(relata.profile(&ctx)).unwrap();
+    let mut group = criterion.benchmark_group("approximate answer");
+    let average = |tables: i64| query(Shape::Chain, tables).replace("COUNT(*), MAX(t0.word)", "AVG(t0.number)");
+    let groups = "SELECT word, AVG(number), COUNT(*) FROM t0 GROUP BY word".to_owned();
+    for (name, sql) in [("1 table", average(1)), ("3 tables", average(3)), ("37 groups", groups)] {
+        group.bench_function(name, |bench| {
+            bench.to_async(&runtime).iter(|| async { relata.answer(&ctx, black_box(&sql)).await.unwrap() });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(2));
-    targets = planning
+    targets = planning, answering
 }
 criterion_main!(benches);
