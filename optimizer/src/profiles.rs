@@ -251,11 +251,13 @@ fn address(provider: &Arc<dyn TableProvider>) -> usize {
 }
 
 impl ProfileStore {
-    /// A session like this one that reads as many parts of a table at a time as the profiles are made of, so that a sample is
-    /// the same each time it is taken.
+    /// A session like this one that reads as many parts of a table at a time as the profiles are made of, each part by its own
+    /// stream, so that a sample is the same each time it is taken.
     pub(crate) fn session(&self, session: &dyn Session) -> Option<SessionState> {
         let mut state = session.as_any().downcast_ref::<SessionState>()?.clone();
-        state.config_mut().options_mut().execution.target_partitions = self.config.parts.max(1);
+        let execution = &mut state.config_mut().options_mut().execution;
+        execution.target_partitions = self.config.parts.max(1);
+        execution.enable_file_stream_work_stealing = false;
         Some(state)
     }
 }

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datafusion::arrow::array::Int64Array;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::prelude::ParquetReadOptions;
 use relata::{CounterValues, ForeignKey};
 use tempfile::{TempDir, tempdir};
 
-use crate::{Sessions, pretrained, sources};
+use crate::{Sessions, batch, pretrained, sources};
 
 const SQL: &str = "SELECT c.id, r.label FROM customer c JOIN town t ON c.town = t.id JOIN region r ON t.region = r.id";
 
@@ -264,4 +265,33 @@ async fn a_profile_directory_that_cannot_be_written() {
     assert!(reports.iter().all(|report| report.rows > 0 && in_memory(&report.error)), "{reports:?}");
     assert!(sessions.same(SQL).await > 0);
     assert_eq!(sessions.relata.counters().reordered, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_table_of_many_files_has_one_profile() {
+    let files = tempdir().unwrap();
+    for file in 0..12 {
+        let rows = (0..4000).map(|i| i * 12 + file);
+        let rows = batch([("id", Arc::new(Int64Array::from_iter_values(rows)))]);
+        sources::write_parquet(&Sessions::new(pretrained()), files.path(), &format!("part {file}"), &rows).await;
+    }
+    let stored = async || {
+        let directory = tempdir().unwrap();
+        let sessions = Sessions::new(pretrained().with_profile_directory(directory.path()));
+        let path = files.path().display().to_string();
+        sessions.learned.register_parquet("t", &path, ParquetReadOptions::default()).await.unwrap();
+        sessions.relata.profile(&sessions.learned).await.unwrap();
+        let mut contents: Vec<(String, Vec<u8>)> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.file_name().unwrap().display().to_string(), fs::read(path).unwrap()))
+            .collect();
+        contents.sort();
+        contents
+    };
+    let first = stored().await;
+    assert!(!first.is_empty());
+    for _ in 0..8 {
+        assert!(stored().await == first, "another sample of the same files");
+    }
 }
