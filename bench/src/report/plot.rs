@@ -278,9 +278,10 @@ fn curves<'a>(area: &Area<'a>, axes: &Axes<'_>, lines: &[Line]) -> Drawn<'a> {
     Ok(())
 }
 
-/// Colours that stay apart for the colour-blind (Okabe and Ito, 2008).
+/// Colours that stay apart for the colour-blind (Okabe and Ito, 2008; those of the others also after Tol, 2021).
 fn color(name: &str, index: usize) -> RGBColor {
-    const OTHERS: [RGBColor; 3] = [RGBColor(240, 228, 66), RGBColor(110, 110, 110), RGBColor(20, 20, 20)];
+    const OTHERS: [RGBColor; 4] =
+        [RGBColor(240, 228, 66), RGBColor(110, 110, 110), RGBColor(20, 20, 20), RGBColor(136, 34, 85)];
     match name {
         "datafusion" => RGBColor(230, 159, 0),
         "analytical" => RGBColor(86, 180, 233),
