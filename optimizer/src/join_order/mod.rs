@@ -108,14 +108,24 @@ impl Reorder<'_> {
                 count(&counters.unestimated);
                 return None;
             }
-            let scanned =
-                |relation: usize| JoinSide { rows: rows.region.estimator.single(relation).unfiltered, width: 0.0 };
-            let scanned: f64 = (0..graph.inner.relations.len()).map(|r| self.model.scan(scanned(r))).sum();
-            let mut rows = |set: RelationSet| rows.set(set).rows;
+            let tables = (0..graph.inner.relations.len()).map(|relation| JoinSide {
+                rows: rows.region.estimator.single(relation).unfiltered,
+                width: graph.width(relation),
+            });
+            let scanned: f64 = tables.map(|table| self.model.scan(table, self.partitions)).sum();
+            let expected = self.config.expected_cost;
+            let mut rows = |set: RelationSet| {
+                let estimate = rows.set(set);
+                if expected { estimate.expected() } else { estimate.rows }
+            };
             let mut enumerator = Enumerator { graph, model: self.model, partitions: self.partitions, rows: &mut rows };
-            let own = enumerator.original();
+            let own = scanned + enumerator.original().cost;
+            if own < self.config.minimum_cost {
+                count(&counters.kept);
+                return None;
+            }
             let best = enumerator.cheapest(self.config.enumeration_budget)?;
-            if (scanned + own.cost) / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
+            if own / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
                 count(&counters.kept);
                 return None;
             }

@@ -37,7 +37,7 @@ async fn nodes(sql: &str) -> Vec<(String, usize)> {
     let physical = planner.create_physical_plan(&plan, &state).await.unwrap();
     let physical = identify.optimize(physical, state.config_options()).unwrap();
     assert_eq!(relata.counters().unidentified, 0);
-    let registry = StatisticsRegistry::with_providers(vec![provider]);
+    let registry = StatisticsRegistry::with_providers(vec![Arc::new(provider)]);
     let mut found = Vec::new();
     visit(&registry, physical.as_ref(), &mut found);
     found
