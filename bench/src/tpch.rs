@@ -49,16 +49,21 @@ const PARAMETERS: [&[&str]; 22] = [
 /// Rows that a query returns at most (clause 2.4.N.1).
 const LIMITS: [(usize, usize); 5] = [(2, 100), (3, 10), (10, 20), (18, 100), (21, 100)];
 
-/// The folder of the tables at a scale factor, in the user's cache.
+/// The folder of the tables at a scale factor, in the user's cache, with the queries beside them in `queries.jsonl`.
 ///
 /// # Errors
-/// When the tables cannot be written.
+/// When the tables or the queries cannot be written.
 pub fn tables(scale: f64) -> Result<PathBuf> {
     ensure!(scale > 0.0 && scale.is_finite(), "the scale factor must be positive");
     let folder = cache_directory().join("tpch").join(format!("sf{scale}"));
     if !folder.join("schema.json").is_file() {
         write(scale, &folder)?;
     }
+    let line =
+        |(id, sql): (String, String)| serde_json::json!({"id": id, "kind": "tpch", "sql": sql}).to_string() + "\n";
+    let file = folder.join("queries.jsonl");
+    std::fs::write(&file, queries(scale).into_iter().map(line).collect::<String>())
+        .with_context(|| file.display().to_string())?;
     Ok(folder)
 }
 

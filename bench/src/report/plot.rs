@@ -160,7 +160,7 @@ pub(super) fn speedups(report: &RunReport, path: &Path) -> Result<()> {
         .optimizers
         .iter()
         .map(|name| {
-            let speedups = report.queries.iter().filter_map(|query| speedup(query, name, report.timeout));
+            let speedups = report.queries.iter().filter_map(|query| speedup(query, name, report.settings.timeout));
             let points = sorted(speedups.collect()).into_iter().enumerate();
             let points = points.map(|(place, value)| (place as f64, value.clamp(0.05, 100.0))).collect();
             Line { name: name.clone(), points, thin: false }
