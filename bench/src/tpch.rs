@@ -141,17 +141,25 @@ fn write_table(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use relata::cli::database::Database;
+    use relata::cli::measure::measure;
     use relata::cli::session::SessionOptions;
+    use relata::{RandomRows, Relata, RelataConfig};
 
     use super::*;
+
+    async fn database(scale: f64, folder: &Path) -> Database {
+        let folder = folder.join("tpch");
+        write(scale, &folder).unwrap();
+        Database::open(&folder, &SessionOptions::default()).await.unwrap()
+    }
 
     #[tokio::test]
     async fn every_query_can_be_planned() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("tpch");
-        write(0.001, &folder).unwrap();
-        let database = Database::open(&folder, &SessionOptions::default()).await.unwrap();
+        let database = database(0.001, folder.path()).await;
         assert_eq!((database.tables.len(), database.notes.len()), (8, 0));
         let context = database.context(None).unwrap();
         for number in 1..=22 {
@@ -162,5 +170,32 @@ mod tests {
         }
         let rows = context.sql("SELECT * FROM lineitem").await.unwrap().count().await.unwrap();
         assert_eq!(rows, 6005);
+    }
+
+    #[tokio::test]
+    async fn every_query_has_one_answer_whatever_the_estimates() {
+        const SCALE: f64 = 0.01;
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(SCALE, folder.path()).await;
+        let mut config = RelataConfig::default();
+        config.minimum_gain = 0.0;
+        let relata = Relata::pretrained().unwrap().with_foreign_keys(database.foreign_keys()).with_config(config);
+        let misled = relata.clone().with_known_rows(Arc::new(RandomRows::new(1)));
+        let default = database.context(None).unwrap();
+        let others = [&relata, &misled].map(|relata| database.context(Some(relata)).unwrap());
+        relata.profile(&others[0]).await.unwrap();
+        let mut rows = 0;
+        for (name, sql) in queries(SCALE) {
+            let expected = measure(&default, &sql, None).await.unwrap_or_else(|error| panic!("{name}: {error}")).digest;
+            rows += expected.rows();
+            for other in &others {
+                let found = measure(other, &sql, None).await.unwrap_or_else(|error| panic!("{name}: {error}")).digest;
+                assert_eq!(found, expected, "{name}");
+            }
+        }
+        assert!(rows > 100);
+        let counters = relata.counters();
+        assert_eq!((counters.failures, counters.rejected), (0, 0), "{counters:?}");
+        assert!(counters.reordered >= 20, "{counters:?}");
     }
 }

@@ -8,9 +8,9 @@ use clap::ValueEnum;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::prelude::SessionContext;
-use relata::Relata;
 use relata::cli::database::Database;
 use relata::cli::session::SessionOptions;
+use relata::{RandomRows, Relata};
 
 use super::{DEFAULT, RELATA};
 use crate::oracle::Oracle;
@@ -24,6 +24,8 @@ pub enum Contender {
     Analytical,
     /// relata with true cardinalities in place of its estimates.
     Oracle,
+    /// relata with random numbers in place of its estimates: slow, but with the same answers.
+    Random,
 }
 
 impl Contender {
@@ -33,6 +35,7 @@ impl Contender {
             Contender::Registry => "registry",
             Contender::Analytical => "analytical",
             Contender::Oracle => "oracle",
+            Contender::Random => "random",
         }
     }
 }
@@ -59,6 +62,9 @@ pub(super) async fn sessions(
             Contender::Oracle => {
                 let truth = Oracle::new(crate::database::Database::from_folder(folder)?)?;
                 database.context(Some(&relata.clone().with_known_rows(Arc::new(truth))))?
+            }
+            Contender::Random => {
+                database.context(Some(&relata.clone().with_known_rows(Arc::new(RandomRows::new(1)))))?
             }
         };
         sessions.push((contender.name(), context));

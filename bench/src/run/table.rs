@@ -27,10 +27,10 @@ pub const COLUMNS: [&str; 16] = [
 /// What the columns mean, for a page.
 pub const LEGEND: &str = "Planning is from SQL to physical plan. Pairs are DataFusion's default / the optimizer. *registry* is \
     DataFusion with its own statistics providers, *analytical* relata without its experts, *oracle* relata with true \
-    cardinalities. *different* are results that are not the same under both or change from run to run, *wrong* those that are \
-    not the known answer. *total* and *geo-mean* are speed-ups over the default. *planning share* is that of the queries \
-    that take more than 50 ms under the optimizer. In brackets: slower by the median of further repetitions of those \
-    that looked slower.";
+    cardinalities, *random* with random ones. *different* are results that are not the same under both or change from run \
+    to run, *wrong* those that are not the known answer. *total* and *geo-mean* are speed-ups over the default. *planning \
+    share* is that of the queries that take more than 50 ms under the optimizer. In brackets: slower by the median of \
+    further repetitions of those that looked slower.";
 
 /// The cells of a summary under [`COLUMNS`]; pairs are default / optimizer.
 pub fn cells(summary: &Summary) -> Vec<String> {

@@ -112,7 +112,7 @@ async fn a_small_corpus_is_run_from_end_to_end() {
     crate::corpus::tests::write_corpus(corpus.path());
     let output = corpus.path().join("run.jsonl");
     let options = RunOptions {
-        with: vec![Contender::Registry, Contender::Analytical, Contender::Oracle],
+        with: vec![Contender::Registry, Contender::Analytical, Contender::Oracle, Contender::Random],
         kinds: ["seed", crate::corpus::SUBPLAN].map(str::to_owned).to_vec(),
         repeat: 2,
         timeout: Some(60.0),
@@ -122,13 +122,13 @@ async fn a_small_corpus_is_run_from_end_to_end() {
     let report = run(&options).await.unwrap();
     assert_eq!(report.queries.len(), 2);
     for query in &report.queries {
-        assert_eq!(query.optimizers.len(), 5);
+        assert_eq!(query.optimizers.len(), 6);
         for (name, timing) in &query.optimizers {
             assert_eq!((timing.planning_us.len(), timing.wrong, &timing.error), (2, false, &None), "{name}");
         }
     }
     let summaries = report.summaries(0.0);
-    assert_eq!(summaries.len(), 3 * 4);
+    assert_eq!(summaries.len(), 3 * 5);
     assert_eq!((summaries[0].different, summaries[3].optimizer.as_str()), (0, "oracle"));
     assert!(print(&report, 0.0).contains("relata, worst: q1"));
 
