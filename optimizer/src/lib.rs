@@ -38,6 +38,7 @@ pub mod counters;
 pub mod error;
 pub mod estimate;
 mod explain;
+mod join_methods;
 pub mod join_order;
 mod optimizer;
 mod planner;

@@ -23,7 +23,7 @@ use relata_featurize::profile::ProfileConfig;
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters, count};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
-use crate::join_order::{CostModel, HashJoinCost};
+use crate::join_order::{CostModel, ExecutionTime};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::sql::ApproxAnswer;
@@ -84,7 +84,7 @@ impl Relata {
             counters: Arc::default(),
             known: None,
             foreign_keys: Arc::default(),
-            cost_model: Arc::new(HashJoinCost),
+            cost_model: Arc::new(ExecutionTime::default()),
         }
     }
 
@@ -107,7 +107,7 @@ impl Relata {
         self.experts.is_some()
     }
 
-    /// Orders joins by this cost from now on, instead of by [`HashJoinCost`].
+    /// Orders joins by this cost from now on, instead of by [`ExecutionTime`].
     #[must_use]
     pub fn with_cost_model(mut self, model: Arc<dyn CostModel>) -> Self {
         self.cost_model = model;
@@ -305,7 +305,13 @@ impl Relata {
     pub async fn explain(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
         let state = ctx.state();
         let plan = optimized(&state, sql).await?;
-        let plan = crate::join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), plan)?;
+        let plan = crate::join_order::reorder(
+            &self.estimator(),
+            &self.config,
+            self.cost_model.as_ref(),
+            state.config().target_partitions(),
+            plan,
+        )?;
         explain::render(&self.estimator(), &state, &plan).await
     }
 

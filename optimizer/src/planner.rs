@@ -30,9 +30,10 @@ use datafusion::prelude::SessionConfig;
 
 use crate::config::RelataConfig;
 use crate::counters::count;
+use crate::join_methods::{self, JoinMethods};
+use crate::join_order;
 use crate::optimizer::Relata;
-use crate::statistics::QueryRows;
-use crate::{join_order, statistics};
+use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
 
 /// Plans with relata, or as the wrapped planner would.
 pub(crate) struct RelataQueryPlanner {
@@ -59,11 +60,11 @@ impl RelataQueryPlanner {
     }
 
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
-    fn order(&self, config: &RelataConfig, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
+    fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
         let ordered = if config.join_reordering {
             let model = self.relata.cost_model.as_ref();
-            join_order::reorder(&estimator, config, model, plan.clone()).unwrap_or_else(|_| {
+            join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&self.relata.counters.failures);
                 plan.clone()
             })
@@ -88,7 +89,8 @@ impl QueryPlanner for RelataQueryPlanner {
             let budget = Duration::from_millis(config.profile_budget_ms);
             self.relata.profile_tables_of(plan, session, budget).await;
         }
-        match self.order(config, plan) {
+        let partitions = session.config().target_partitions();
+        match self.order(config, partitions, plan) {
             (ordered, Some(known)) => {
                 self.plan_inside(&ordered, &PlanningSession::new(session, known, &self.relata)).await
             }
@@ -119,10 +121,18 @@ impl<'a> PlanningSession<'a> {
     pub(crate) fn new(inner: &'a dyn Session, known: QueryRows, relata: &Relata) -> Self {
         let mut config = inner.config().clone();
         config.options_mut().optimizer.use_statistics_registry = true;
-        let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));
-        let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![identify];
-        rules.extend(inner.physical_optimizers().iter().map(Arc::clone));
-        let registry = StatisticsRegistry::with_providers(vec![provider]);
+        let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
+        let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+            vec![Arc::new(IdentifyScans(Arc::clone(&rows)))];
+        rules.extend(inner.physical_optimizers().iter().map(|rule| match rule.name() {
+            join_methods::REPLACED => {
+                let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
+                Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)))
+                    as Arc<dyn PhysicalOptimizerRule + Send + Sync>
+            }
+            _ => Arc::clone(rule),
+        }));
+        let registry = StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]);
         Self { inner, config, registry, rules, table_options: inner.table_options().clone() }
     }
 }
