@@ -282,17 +282,22 @@ impl Dependent {
     }
 }
 
-/// The side of a join each of whose rows it looks up, with the type it has as the left one; `None` for other joins.
+/// The side of a join each of whose rows it looks up, with the type it has as the left one; `None` for other joins, and where
+/// the condition reads nothing of that side, so that the join has no place among the other nodes.
 fn preserved_side(join: &Join) -> Option<(bool, JoinType)> {
     let moved = join.filter.iter().any(is_volatile) || join.on.iter().any(|(l, r)| is_volatile(l) || is_volatile(r));
-    match join.join_type {
-        _ if moved => None,
-        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => Some((true, join.join_type)),
+    let (left, join_type) = match join.join_type {
+        _ if moved => return None,
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => (true, join.join_type),
         JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
-            Some((false, join.join_type.swap()))
+            (false, join.join_type.swap())
         }
-        JoinType::Inner | JoinType::Full => None,
-    }
+        JoinType::Inner | JoinType::Full => return None,
+    };
+    let preserved = if left { &join.left } else { &join.right };
+    let keys = join.on.iter().flat_map(|(l, r)| if left { l.column_refs() } else { r.column_refs() });
+    let filter = join.filter.iter().flat_map(Expr::column_refs);
+    keys.chain(filter).any(|column| preserved.schema().has_column(column)).then_some((left, join_type))
 }
 
 /// Whether the preserved side of a join is its right one.
