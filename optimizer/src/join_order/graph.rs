@@ -26,9 +26,7 @@ pub(crate) struct Dependent {
     pub(crate) plan: LogicalPlan,
     /// `Left`, `LeftSemi`, `LeftAnti` or `LeftMark`.
     pub(crate) join_type: JoinType,
-    /// The nodes that the condition reads.
-    requires: RelationSet,
-    /// The same with what those require in turn.
+    /// The nodes that the condition reads, with what those require in turn.
     pub(crate) base: RelationSet,
     /// The plans of `base` and `plan` with all conditions among them, as inner joins.
     pub(crate) matches: Arc<JoinGraph>,
@@ -410,7 +408,6 @@ impl<'p> Parts<'p> {
             dependents.push(Dependent {
                 plan: (*right).clone(),
                 join_type: *join_type,
-                requires: nodes.of(requires[index]),
                 base: nodes.of(base),
                 matches: Arc::new(matches),
                 join: join.clone(),
@@ -582,9 +579,10 @@ fn edges(inner: &JoinGraph, dependents: &[Dependent]) -> (Vec<RelationSet>, Vec<
     let mut hyperedges = Vec::new();
     for (index, dependent) in dependents.iter().enumerate() {
         let node = relations + index;
-        match dependent.requires.iter().next() {
-            Some(only) if dependent.requires.len() == 1 => connect(only, node),
-            _ => hyperedges.push((dependent.requires, RelationSet::single(node))),
+        // Two dependents alone are no join: the rows that both are looked up for belong to it.
+        match dependent.base.iter().next() {
+            Some(only) if dependent.base.len() == 1 => connect(only, node),
+            _ => hyperedges.push((dependent.base, RelationSet::single(node))),
         }
     }
     // What no key connects is joined by another condition, or else as a cross product of everything that hangs together.
