@@ -100,14 +100,16 @@ mod tests {
     fn random_queries_agree() {
         let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         let bytes = prop::collection::vec(any::<u8>(), 0..120);
-        let answered = Cell::new(0);
+        let (asked, answered) = (Cell::new(0), Cell::new(0));
         let run = runner.run(&bytes, |bytes| {
-            answered.set(answered.get() + u32::from(query(&bytes) == Outcome::Same));
+            asked.set(asked.get() + 1);
+            answered.set(answered.get() + u64::from(matches!(query(&bytes), Outcome::Same(rows) if rows > 0)));
             Ok(())
         });
         run.unwrap_or_else(|error| panic!("{error}"));
-        // What DataFusion refuses or relata does not reorder tests nothing.
-        assert!(answered.get() > 200 && sessions::reordered() > 500);
+        let (asked, answered, reordered) = (asked.get(), answered.get(), sessions::reordered());
+        // What has no rows or no other order tests little.
+        assert!(answered * 5 > asked * 2 && reordered > asked, "{answered} of {asked} with rows, {reordered} reordered");
     }
 
     proptest! {

@@ -11,9 +11,10 @@ use datafusion::arrow::array::{Int64Array, RecordBatch, StringArray, new_null_ar
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::error::ArrowError;
 
-/// Columns of every table: a key with a few NULLs, two parts of a composite key with duplicates, a number, and only NULLs; and
-/// a word.
-const NUMBERS: [&str; 5] = ["k", "p", "q", "v", "n"];
+/// Columns of every table, as often as they are chosen: a key with a few NULLs, two parts of a composite key with duplicates, a
+/// number, and only NULLs;
+const NUMBERS: [&str; 12] = ["k", "p", "q", "v", "k", "p", "q", "v", "k", "p", "v", "n"];
+/// and a word.
 const WORD: &str = "s";
 
 /// Rows of the tables `t0`, `t1`, ...; one is empty.
@@ -99,7 +100,7 @@ impl Writer<'_> {
     fn select(&mut self, columns: usize) -> String {
         let (from, relations) = self.from();
         let mut filters = vec![];
-        for _ in 0..self.choose(4) {
+        for _ in 0..[0, 1, 1, 2][self.choose(4)] {
             filters.push(self.predicate(&relations, 2));
         }
         let condition = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
@@ -189,7 +190,7 @@ impl Writer<'_> {
 
     fn table(&mut self) -> String {
         // The empty table and that of one row are taken less often.
-        format!("t{}", [0, 1, 2, 3, 0, 1, 2, 3, 1, 2, 4, 5][self.choose(12)])
+        format!("t{}", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 5][self.choose(20)])
     }
 
     /// What ties relations on two sides.

@@ -8,7 +8,7 @@ use datafusion::datasource::MemTable;
 use datafusion::error::Result;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use relata::{RandomRows, Relata, RelataConfig};
+use relata::{CounterValues, RandomRows, Relata, RelataConfig};
 
 use crate::queries;
 
@@ -25,8 +25,8 @@ struct Contender {
 /// What came of a comparison that found no fault with relata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every session has the same rows.
-    Same,
+    /// Every session has the same rows; how many.
+    Same(usize),
     /// DataFusion alone does not answer the query.
     Refused,
     /// DataFusion answers it otherwise with its dynamic filters than without, which is its own affair.
@@ -35,7 +35,7 @@ pub enum Outcome {
 
 /// Regions of joins that relata has given another order so far, in any session.
 pub fn reordered() -> u64 {
-    CONTENDERS.iter().filter_map(|one| one.relata.as_ref()).map(|relata| relata.counters().reordered).sum()
+    counters().reordered
 }
 
 /// Runs a query in every session. A limit without an order of all columns may pick any rows: then only their number is compared.
@@ -44,12 +44,14 @@ pub fn reordered() -> u64 {
 /// When DataFusion alone has an answer and relata has another one, or none.
 pub fn compare(sql: &str, any_rows: bool) -> Outcome {
     let outcome = RUNTIME.with(|runtime| runtime.block_on(compared(sql, any_rows)));
-    for contender in CONTENDERS.iter() {
-        let Some(relata) = &contender.relata else { continue };
-        let counters = relata.counters();
-        assert_eq!((counters.failures, counters.rejected), (0, 0), "{}: {sql}\n{counters:?}", contender.name);
-    }
+    let counters = counters();
+    assert_eq!((counters.failures, counters.rejected), (0, 0), "{sql}\n{counters:?}");
     outcome
+}
+
+/// The counters, which all of relata's sessions share.
+fn counters() -> CounterValues {
+    CONTENDERS.iter().find_map(|one| one.relata.as_ref()).map(Relata::counters).unwrap_or_default()
 }
 
 async fn compared(sql: &str, any_rows: bool) -> Outcome {
@@ -62,7 +64,8 @@ async fn compared(sql: &str, any_rows: bool) -> Outcome {
             (Err(error), _) => panic!("{}: {sql}\n{error}", contender.name),
         }
     }
-    Outcome::Same
+    // The first line is the header.
+    Outcome::Same(expected.len() - usize::from(!any_rows))
 }
 
 thread_local! {
@@ -126,10 +129,11 @@ async fn rows(context: &SessionContext, sql: &str, any_rows: bool) -> Result<Vec
     let schema = Arc::clone(data.schema().inner());
     let batches = data.collect().await?;
     if any_rows {
-        return Ok(vec![batches.iter().map(RecordBatch::num_rows).sum::<usize>().to_string()]);
+        return Ok(vec!["a row".to_owned(); batches.iter().map(RecordBatch::num_rows).sum()]);
     }
     let text = pretty_format_batches_with_schema(schema, &batches)?.to_string();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> = text.lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect();
+    // The header is the same where the schema is.
     lines.sort();
     Ok(lines)
 }

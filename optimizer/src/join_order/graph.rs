@@ -219,9 +219,11 @@ impl JoinHypergraph {
             (Some(dependent), None) => dependent.join_to(self.node(probe)?)?,
             (None, None) => self.inner_join(build, probe)?,
         };
-        // A condition on a dependent's columns stands where it has all that it reads.
-        let complete = |reads: RelationSet| first_at(reads, tree.set, build.set, probe.set);
-        let conditions = self.conditions.iter().filter(|condition| complete(condition.reads));
+        // A condition on a dependent's columns stands where it has all that it reads, above the dependent's join.
+        let below = |side: RelationSet, reads: RelationSet| reads.is_subset(side) && self.dependent(side).is_none();
+        let conditions = self.conditions.iter().filter(|Condition { reads, .. }| {
+            reads.is_subset(tree.set) && !below(build.set, *reads) && !below(probe.set, *reads)
+        });
         match conjunction(conditions.map(|condition| condition.expr.clone())) {
             Some(condition) => LogicalPlanBuilder::from(joined).filter(condition)?.build(),
             None => Ok(joined),
