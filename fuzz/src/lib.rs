@@ -32,7 +32,8 @@ pub fn weights(data: &[u8]) {
     assert!(ExpertStack::from_bytes(weights, manifest).is_err(), "arbitrary bytes passed for weights");
 }
 
-/// A text that is a query has the same answer with and without relata, whatever the estimates.
+/// A text that is a query goes from plan to join graph and back, in an order that random estimates choose, and has the same
+/// schema and answer as without relata.
 ///
 /// # Panics
 /// When it has not.
@@ -45,7 +46,7 @@ pub fn sql(data: &[u8]) {
     }
 }
 
-/// The query that the bytes choose has the same answer with and without relata, whatever the estimates.
+/// The same for the query that the bytes choose.
 ///
 /// # Panics
 /// When it has not.
@@ -109,7 +110,10 @@ mod tests {
         run.unwrap_or_else(|error| panic!("{error}"));
         let (asked, answered, reordered) = (asked.get(), answered.get(), sessions::reordered());
         // What has no rows or no other order tests little.
-        assert!(answered * 5 > asked * 2 && reordered > asked, "{answered} of {asked} with rows, {reordered} reordered");
+        assert!(
+            answered * 5 > asked * 2 && reordered > asked,
+            "{answered} of {asked} with rows, {reordered} reordered"
+        );
     }
 
     proptest! {

@@ -283,12 +283,12 @@ fn color(name: &str, index: usize) -> RGBColor {
     const OTHERS: [RGBColor; 4] =
         [RGBColor(240, 228, 66), RGBColor(110, 110, 110), RGBColor(20, 20, 20), RGBColor(136, 34, 85)];
     match name {
-        "datafusion" => RGBColor(230, 159, 0),
+        "datafusion" | "registry" => RGBColor(230, 159, 0),
         "analytical" => RGBColor(86, 180, 233),
         RELATA => RGBColor(213, 94, 0),
         "postgres" => RGBColor(0, 114, 178),
-        "duckdb" | "oracle" => RGBColor(0, 158, 115),
-        "linear" => RGBColor(204, 121, 167),
+        "duckdb" => RGBColor(0, 158, 115),
+        "linear" | "oracle" => RGBColor(204, 121, 167),
         WRITTEN | "default" => RGBColor(150, 150, 150),
         _ => OTHERS[index % OTHERS.len()],
     }
