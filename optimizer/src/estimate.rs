@@ -115,6 +115,7 @@ impl Estimate {
 /// to be judged apart from its estimates.
 pub trait KnownRows: fmt::Debug + Send + Sync {
     /// Rows of the joined relations of `set` under every filter and condition among them; `None` where they are not known.
+    /// What cannot be a number of rows (negative or not finite) counts as not known.
     fn rows(&self, graph: &JoinGraph, set: RelationSet) -> Option<f64>;
 }
 

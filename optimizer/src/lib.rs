@@ -43,6 +43,7 @@ pub mod join_order;
 mod optimizer;
 mod planner;
 mod profiles;
+mod random_rows;
 mod sql;
 mod statistics;
 mod synopses;
@@ -56,6 +57,7 @@ pub use error::RelataError;
 pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{DataVersions, ProfileSource, TableReport};
+pub use random_rows::RandomRows;
 pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.

@@ -29,6 +29,8 @@ mod quick_start;
 mod same_answers;
 #[path = "library/sessions.rs"]
 mod sessions;
+#[path = "library/slt.rs"]
+mod slt;
 #[path = "library/sources.rs"]
 mod sources;
 #[path = "library/stored_profiles.rs"]

@@ -122,7 +122,8 @@ impl<'a> Region<'a> {
             return Arc::clone(known);
         }
         let mut made = if set.len() <= 1 { self.relation(set.iter().next().unwrap_or(0)) } else { self.join(set) };
-        if let Some(rows) = self.owner.known.and_then(|known| known.rows(self.estimator.graph, set)) {
+        let known = self.owner.known.and_then(|known| known.rows(self.estimator.graph, set));
+        if let Some(rows) = known.filter(|rows| rows.is_finite() && *rows >= 0.0) {
             made.estimate = Estimate::exact(rows);
         }
         let made = Arc::new(made);
