@@ -18,6 +18,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
@@ -72,7 +73,11 @@ impl RelataQueryPlanner {
             plan.clone()
         };
         let explained = matches!(ordered, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
-        let known = if config.statistics && !explained { QueryRows::new(&estimator, &ordered) } else { None };
+        let known = if config.statistics && !explained {
+            QueryRows::new(&estimator, self.relata.cost_model.as_ref(), &ordered)
+        } else {
+            None
+        };
         (ordered, known)
     }
 }
@@ -92,7 +97,7 @@ impl QueryPlanner for RelataQueryPlanner {
         let partitions = session.config().target_partitions();
         match self.order(config, partitions, plan) {
             (ordered, Some(known)) => {
-                self.plan_inside(&ordered, &PlanningSession::new(session, known, &self.relata)).await
+                self.plan_inside(&ordered, &PlanningSession::new(session, known, config, &self.relata)).await
             }
             (ordered, None) => self.plan_inside(&ordered, session).await,
         }
@@ -108,6 +113,9 @@ fn has_join(plan: &LogicalPlan) -> bool {
     found
 }
 
+/// The share of a limited memory beyond which a hash table is not risked.
+const TABLE_SHARE: f64 = 0.5;
+
 /// The given session with relata's rows of one query in its statistics registry.
 pub(crate) struct PlanningSession<'a> {
     inner: &'a dyn Session,
@@ -118,9 +126,18 @@ pub(crate) struct PlanningSession<'a> {
 }
 
 impl<'a> PlanningSession<'a> {
-    pub(crate) fn new(inner: &'a dyn Session, known: QueryRows, relata: &Relata) -> Self {
+    pub(crate) fn new(inner: &'a dyn Session, known: QueryRows, settings: &RelataConfig, relata: &Relata) -> Self {
         let mut config = inner.config().clone();
-        config.options_mut().optimizer.use_statistics_registry = true;
+        let options = config.options_mut();
+        options.optimizer.use_statistics_registry = true;
+        let memory = inner.runtime_env().memory_pool.memory_limit();
+        if matches!(memory, MemoryLimit::Finite(bytes) if known.largest_table() > TABLE_SHARE * bytes as f64) {
+            // A hash table cannot spill to disk, a sorted side can.
+            options.optimizer.prefer_hash_join = false;
+        } else {
+            let most = options.execution.target_partitions;
+            options.execution.target_partitions = known.partitions(most, settings.partition_cost);
+        }
         let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
         let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
             vec![Arc::new(IdentifyScans(Arc::clone(&rows)))];

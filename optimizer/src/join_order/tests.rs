@@ -84,7 +84,7 @@ async fn a_region_with_too_many_relations_stays_as_it_is() {
     let plan = data.into_unoptimized_plan();
     let estimator = relata.estimator();
     assert_eq!(reorder(&estimator, &relata.config, &ExecutionTime::default(), 2, plan.clone()).unwrap(), plan);
-    assert!(QueryRows::new(&estimator, &plan).is_none());
+    assert!(QueryRows::new(&estimator, &ExecutionTime::default(), &plan).is_none());
     assert_eq!(crate::estimate::rows(&estimator, &plan).origin, Origin::Fallback("too many relations"));
     assert_eq!(relata.counters(), before);
 }
