@@ -92,7 +92,10 @@ static CONTENDERS: LazyLock<Vec<Contender>> = LazyLock::new(|| contenders().expe
 /// the gain, so that every region of joins goes through the rewrite.
 fn contenders() -> std::result::Result<Vec<Contender>, Box<dyn std::error::Error>> {
     let mut config = RelataConfig::default();
-    config.minimum_gain = 0.0;
+    (config.minimum_gain, config.minimum_cost) = (0.0, 0.0);
+    let adaptive = config.clone();
+    // Small plans would run in one partition otherwise.
+    config.partition_cost = 0.0;
     let relata = Relata::pretrained()?.with_config(config);
     let misled = |seed| {
         let relata = relata.clone().with_known_rows(Arc::new(RandomRows::new(seed)));
@@ -100,8 +103,9 @@ fn contenders() -> std::result::Result<Vec<Contender>, Box<dyn std::error::Error
     };
     let mut all = vec![("DataFusion".to_owned(), None, true), ("relata".to_owned(), Some(relata.clone()), true)];
     all.extend((0..SEEDS).map(misled));
+    all.push(("few partitions".to_owned(), Some(relata.clone().with_config(adaptive.clone())), true));
     all.push(("DataFusion as it comes".to_owned(), None, false));
-    all.push(("relata as it comes".to_owned(), Some(relata.clone()), false));
+    all.push(("relata as it comes".to_owned(), Some(relata.clone().with_config(adaptive.clone())), false));
     let tables: Vec<(String, Arc<MemTable>)> = queries::tables()?
         .into_iter()
         .chain(two_tables()?)
