@@ -2,7 +2,7 @@
 //!
 //! It wraps the planner the session had. Per query with a join: profile the tables that have no profile, reorder the inner
 //! joins, then let the wrapped planner plan with a session whose statistics registry knows relata's rows. Queries without a
-//! join go to the wrapped planner at once.
+//! join go to the wrapped planner at once. EXPLAIN plans the query as it would run and shows the estimates.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ use crate::config::RelataConfig;
 use crate::counters::count;
 use crate::optimizer::Relata;
 use crate::statistics::QueryRows;
-use crate::{join_order, statistics};
+use crate::{explain, join_order, statistics};
 
 /// Plans with relata, or as the wrapped planner would.
 pub(crate) struct RelataQueryPlanner {
@@ -70,8 +70,7 @@ impl RelataQueryPlanner {
         } else {
             plan.clone()
         };
-        let explained = matches!(ordered, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
-        let known = if config.statistics && !explained { QueryRows::new(&estimator, &ordered) } else { None };
+        let known = if config.statistics { QueryRows::new(&estimator, &ordered) } else { None };
         (ordered, known)
     }
 }
@@ -80,20 +79,30 @@ impl RelataQueryPlanner {
 impl QueryPlanner for RelataQueryPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let config = RelataConfig::of(session.config_options()).unwrap_or(&self.relata.config);
-        if !config.enabled || !has_join(plan) {
+        let explains = config.explain && explain::explained(plan).is_some();
+        if !config.enabled || !(explains || has_join(plan)) {
             return self.plan_inside(plan, session).await;
         }
-        count(&self.relata.counters.planned);
-        if config.lazy_profiling {
-            let budget = Duration::from_millis(config.profile_budget_ms);
-            self.relata.profile_tables_of(plan, session, budget).await;
-        }
-        match self.order(config, plan) {
-            (ordered, Some(known)) => {
-                self.plan_inside(&ordered, &PlanningSession::new(session, known, &self.relata)).await
+        let (ordered, known) = if has_join(plan) {
+            count(&self.relata.counters.planned);
+            if config.lazy_profiling {
+                let budget = Duration::from_millis(config.profile_budget_ms);
+                self.relata.profile_tables_of(plan, session, budget).await;
             }
-            (ordered, None) => self.plan_inside(&ordered, session).await,
+            self.order(config, plan)
+        } else {
+            (plan.clone(), None)
+        };
+        if known.is_none() && !explains {
+            return self.plan_inside(&ordered, session).await;
         }
+        let mut planning = PlanningSession::new(session, known, &self.relata);
+        if !explains {
+            return self.plan_inside(&ordered, &planning).await;
+        }
+        planning.rules = explain::rules(&self.relata.estimator(), &ordered, planning.rules);
+        let planned = self.plan_inside(&ordered, &planning).await?;
+        Ok(explain::answered(&self.relata.estimator(), &ordered, planned))
     }
 }
 
@@ -110,20 +119,28 @@ fn has_join(plan: &LogicalPlan) -> bool {
 pub(crate) struct PlanningSession<'a> {
     inner: &'a dyn Session,
     config: SessionConfig,
-    registry: StatisticsRegistry,
+    registry: Option<StatisticsRegistry>,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
     table_options: TableOptions,
 }
 
 impl<'a> PlanningSession<'a> {
-    pub(crate) fn new(inner: &'a dyn Session, known: QueryRows, relata: &Relata) -> Self {
-        let mut config = inner.config().clone();
-        config.options_mut().optimizer.use_statistics_registry = true;
-        let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));
-        let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![identify];
-        rules.extend(inner.physical_optimizers().iter().map(Arc::clone));
-        let registry = StatisticsRegistry::with_providers(vec![provider]);
-        Self { inner, config, registry, rules, table_options: inner.table_options().clone() }
+    /// Without rows it is the given session.
+    pub(crate) fn new(inner: &'a dyn Session, known: Option<QueryRows>, relata: &Relata) -> Self {
+        let mut session = Self {
+            inner,
+            config: inner.config().clone(),
+            registry: inner.statistics_registry().cloned(),
+            rules: inner.physical_optimizers().to_vec(),
+            table_options: inner.table_options().clone(),
+        };
+        if let Some(known) = known {
+            session.config.options_mut().optimizer.use_statistics_registry = true;
+            let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));
+            session.rules.insert(0, identify);
+            session.registry = Some(StatisticsRegistry::with_providers(vec![provider]));
+        }
+        session
     }
 }
 
@@ -151,7 +168,7 @@ impl Session for PlanningSession<'_> {
         &self.rules
     }
     fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
-        Some(&self.registry)
+        self.registry.as_ref()
     }
     async fn create_physical_plan(&self, logical_plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         self.inner.create_physical_plan(logical_plan).await

@@ -21,6 +21,8 @@ mod consistency;
 mod cost_models;
 #[path = "library/estimates.rs"]
 mod estimates;
+#[path = "library/explain.rs"]
+mod explain;
 #[path = "library/property.rs"]
 mod property;
 #[path = "../examples/quick_start.rs"]
