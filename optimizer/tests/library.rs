@@ -23,6 +23,8 @@ mod cost_models;
 mod estimates;
 #[path = "library/explain.rs"]
 mod explain;
+#[path = "library/maintenance.rs"]
+mod maintenance;
 #[path = "library/property.rs"]
 mod property;
 #[path = "../examples/quick_start.rs"]
