@@ -2,7 +2,8 @@
 //!
 //! EXPLAIN shows them on the nodes of the physical plan, and EXPLAIN ANALYZE beside what the nodes returned: `places` knows
 //! the estimates of a plan, `rules` finds the physical nodes that they belong to and `exec` stands for those. `pgjson` adds them
-//! to the logical plan that EXPLAIN FORMAT PGJSON shows. [`render`] has them next to DataFusion's, for `relata explain`.
+//! to the logical plan that EXPLAIN FORMAT PGJSON shows. For `relata explain`, [`render`] has them next to DataFusion's,
+//! `analyzed` next to the actual rows, and `picture` draws them.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,8 +19,10 @@ use crate::estimate::{Estimate, Estimator, PlanRows};
 use crate::optimizer::default_rows;
 use places::PlaceEstimates;
 
+pub(crate) mod analyzed;
 mod exec;
 mod pgjson;
+pub(crate) mod picture;
 mod places;
 mod rules;
 

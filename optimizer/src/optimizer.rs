@@ -11,8 +11,9 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
@@ -302,9 +303,36 @@ impl Relata {
     /// When the statement is no query, or cannot be parsed or planned.
     pub async fn explain(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
         let state = ctx.state();
-        let plan = optimized(&state, sql).await?;
-        let plan = crate::join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), plan)?;
-        explain::render(&self.estimator(), &state, &plan).await
+        explain::render(&self.estimator(), &state, &self.ordered(&state, sql).await?).await
+    }
+
+    /// The same plan as a picture (SVG), with relata's rows and intervals.
+    ///
+    /// # Errors
+    /// When the statement is no query, or cannot be parsed or planned.
+    pub async fn explain_svg(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
+        let plan = self.ordered(&ctx.state(), sql).await?;
+        Ok(explain::picture::svg(&self.estimate(&plan)))
+    }
+
+    /// Runs a query and returns its physical plan with relata's rows and intervals next to the actual rows; `ctx` is a session
+    /// that relata is installed in.
+    ///
+    /// # Errors
+    /// When the statement is no query, or cannot be parsed, planned or run.
+    pub async fn explain_analyze(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
+        let state = ctx.state();
+        let plan = LogicalPlanBuilder::from(optimized(&state, sql).await?).explain(false, true)?.build()?;
+        let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
+        collect(Arc::clone(&physical), state.task_ctx()).await?;
+        let ran = physical.downcast_ref::<AnalyzeExec>().map_or(&physical, AnalyzeExec::input);
+        Ok(explain::analyzed::render(ran.as_ref()))
+    }
+
+    /// The optimized plan of a query with its joins in relata's order.
+    async fn ordered(&self, state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+        let plan = optimized(state, sql).await?;
+        Ok(crate::join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), plan)?)
     }
 
     /// What relata did so far.

@@ -42,6 +42,14 @@ impl EstimatedExec {
     ) -> Self {
         Self { node, inputs, estimate }
     }
+
+    pub(super) fn node(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.node
+    }
+
+    pub(super) fn estimate(&self) -> Option<Estimate> {
+        self.estimate
+    }
 }
 
 impl DisplayAs for EstimatedExec {
@@ -64,7 +72,8 @@ impl DisplayAs for EstimatedExec {
     }
 }
 
-struct Displayed<'a>(&'a dyn ExecutionPlan, DisplayFormatType);
+/// A node alone, as it displays itself.
+pub(super) struct Displayed<'a>(pub(super) &'a dyn ExecutionPlan, pub(super) DisplayFormatType);
 
 impl fmt::Display for Displayed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,11 +194,11 @@ impl ExecutionPlan for EstimatedExec {
 
 /// How many times too large or too small an estimate was, as the bits of a positive number.
 #[derive(Debug, Default)]
-struct QError(AtomicU64);
+pub(super) struct QError(AtomicU64);
 
 impl QError {
     /// Of estimated and actual rows, both at least one.
-    fn new(estimated: f64, actual: f64) -> Self {
+    pub(super) fn new(estimated: f64, actual: f64) -> Self {
         let (estimated, actual) = (estimated.max(1.0), actual.max(1.0));
         Self(AtomicU64::new((estimated / actual).max(actual / estimated).to_bits()))
     }

@@ -253,3 +253,25 @@ async fn estimates_are_shown_where_they_are_wanted() {
     assert!(explained(ctx, &format!("EXPLAIN {JOIN}")).await.contains("relata_rows="));
     assert!(plans(ctx, &format!("EXPLAIN VERBOSE {JOIN}")).await.iter().any(|plan| plan.contains("relata_rows=")));
 }
+
+#[tokio::test]
+async fn estimated_rows_are_next_to_actual_ones() {
+    let sessions = shop(pretrained()).await;
+    let text = sessions.relata.explain_analyze(&sessions.learned, JOIN).await.unwrap();
+    let filter = text.lines().find(|line| line.contains("FilterExec")).unwrap();
+    assert!(filter.ends_with("  rows=145 [145, 145] exact, actual=145, q_error=1.00"), "{text}");
+    assert!(text.lines().filter(|line| line.contains("HashJoin")).all(|line| line.contains("q_error=")), "{text}");
+    for sql in ["CREATE TABLE x AS SELECT 1", "SELECT FROM WHERE", "SELECT 1 FROM nowhere"] {
+        assert!(sessions.relata.explain_analyze(&sessions.learned, sql).await.is_err(), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_chosen_plan_is_drawn() {
+    let sessions = shop(pretrained()).await;
+    let svg = sessions.relata.explain_svg(&sessions.learned, &format!("{JOIN} HAVING COUNT(*) < 1000")).await.unwrap();
+    for part in ["TableScan", "Inner Join", "Aggregate", "] exact", "orders.amount &gt; Int64(20)", "&lt; Int64(1000)"]
+    {
+        assert!(svg.contains(part), "{part}: {svg}");
+    }
+}
