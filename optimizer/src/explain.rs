@@ -101,3 +101,14 @@ fn interval(estimate: &Estimate) -> String {
 fn number(rows: f64) -> String {
     if rows >= 1e15 || !rows.is_finite() { format!("{rows:e}") } else { format!("{rows:.0}") }
 }
+
+/// A text in one line of so many characters.
+fn short(text: &str, characters: usize) -> String {
+    let mut all = text.chars().map(|character| if character.is_whitespace() { ' ' } else { character });
+    let mut short: String = all.by_ref().take(characters).collect();
+    if all.next().is_some() {
+        short.pop();
+        short.push('…');
+    }
+    short
+}

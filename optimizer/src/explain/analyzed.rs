@@ -6,8 +6,11 @@ use std::fmt::Write;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 
 use super::exec::{Displayed, EstimatedExec, QError};
-use super::{interval, rows_of};
+use super::{interval, rows_of, short};
 use crate::estimate::Estimate;
+
+/// Characters of a node: the predicates of scans, dynamic filters included, fill pages.
+const CHARACTERS: usize = 160;
 
 /// The plan as an indented tree; each line ends with what is known of estimated and actual rows.
 pub(crate) fn render(plan: &dyn ExecutionPlan) -> String {
@@ -28,7 +31,7 @@ pub(crate) fn render(plan: &dyn ExecutionPlan) -> String {
         if let Some((estimate, actual)) = estimate.filter(Estimate::is_known).zip(actual) {
             rows.push(format!("q_error={}", QError::new(estimate.rows, actual as f64)));
         }
-        let node_text = Displayed(shown, DisplayFormatType::Default);
+        let node_text = short(&Displayed(shown, DisplayFormatType::Default).to_string(), CHARACTERS);
         let line = format!("{:indent$}{node_text}  {}", "", rows.join(", "), indent = 2 * depth);
         let _ = writeln!(text, "{}", line.trim_end());
         stack.extend(node.children().into_iter().rev().map(|input| (input.as_ref(), depth + 1)));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{interval, rows_of};
+use super::{interval, rows_of, short};
 use crate::estimate::PlanEstimate;
 
 /// Width and height of a box, and the space between two.
@@ -88,7 +88,7 @@ fn edge(svg: &mut String, from: &Placed<'_>, to: &Placed<'_>) {
 
 fn node(svg: &mut String, placed: &Placed<'_>) {
     let PlanEstimate { node, estimate, .. } = placed.node;
-    let (operator, details) = node.split_once(": ").unwrap_or((node, ""));
+    let (operator, details) = node.split_once(':').unwrap_or((node, ""));
     let fill = if estimate.is_known() { "#eef4fb" } else { "#f4f0e8" };
     let rows = format!("rows {}{} {}", rows_of(estimate), interval(estimate), estimate.origin);
     let (left, top) = (placed.middle - 0.5 * BOX.0, top(placed.level));
@@ -101,20 +101,10 @@ fn node(svg: &mut String, placed: &Placed<'_>) {
     );
     for (line, style, text) in [(0, " font-weight=\"bold\"", operator), (1, "", details), (2, "", rows.as_str())] {
         let (x, y) = (left + 8.0, top + 17.0 + 17.0 * f64::from(line));
-        let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\"{style}>{}</text>", escaped(&short(text)));
+        let _ =
+            writeln!(svg, "<text x=\"{x}\" y=\"{y}\"{style}>{}</text>", escaped(&short(text.trim_start(), CHARACTERS)));
     }
     svg.push_str("</g>\n");
-}
-
-/// As much of a text as fits, in one line.
-fn short(text: &str) -> String {
-    let mut characters = text.chars().map(|character| if character.is_whitespace() { ' ' } else { character });
-    let mut short: String = characters.by_ref().take(CHARACTERS).collect();
-    if characters.next().is_some() {
-        short.pop();
-        short.push('…');
-    }
-    short
 }
 
 /// A text as XML has it, which knows no control characters.
