@@ -18,6 +18,7 @@
 pub mod ablations;
 pub mod answers;
 pub mod baseline;
+pub mod calibrate;
 pub mod compare;
 pub mod corpus;
 pub mod count;

@@ -157,12 +157,16 @@ impl JoinGraph {
     /// The graph of a plan: an inner join, a filter or projection of bare columns over one, or a single relation. `None`
     /// when it has more relations than [`RelationSet::CAPACITY`].
     pub fn from_plan(plan: &LogicalPlan) -> Option<Self> {
+        Self::new([plan], Vec::new())
+    }
+
+    /// The graph of `plans` joined by `conditions`; plans of inner joins are looked into. `None` when they have more relations
+    /// than [`RelationSet::CAPACITY`]. [`Relation::position`] counts the relations of the plans one after the other.
+    pub fn new<'p>(plans: impl IntoIterator<Item = &'p LogicalPlan>, conditions: Vec<Expr>) -> Option<Self> {
         let mut parts = Parts::default();
-        parts.flatten(plan);
-        if parts.leaves.len() > RelationSet::CAPACITY {
-            return None;
-        }
-        Some(parts.into_graph())
+        plans.into_iter().for_each(|plan| parts.flatten(plan));
+        parts.conditions.extend(conditions);
+        (parts.leaves.len() <= RelationSet::CAPACITY).then(|| parts.into_graph())
     }
 
     /// Whether [`Self::from_plan`] looks through this node into its input.
@@ -228,6 +232,24 @@ impl JoinGraph {
             }
             reached = grown;
         }
+    }
+
+    /// The parts of the graph that hang together by equi-join keys.
+    pub fn components(&self) -> Vec<RelationSet> {
+        let (mut left, mut parts) = (self.all(), Vec::new());
+        while let Some(first) = left.iter().next() {
+            let mut part = RelationSet::single(first);
+            loop {
+                let around = self.neighbours(part);
+                if around.is_empty() {
+                    break;
+                }
+                part = part.union(around);
+            }
+            left = left.minus(part);
+            parts.push(part);
+        }
+        parts
     }
 
     /// The canonical decomposition of a set of two or more relations: the relation to take away, such that the rest stays
@@ -523,7 +545,7 @@ fn unqualified(expr: &Expr) -> String {
 }
 
 /// Whether an expression may not be moved or evaluated twice: volatile functions and subqueries.
-fn is_volatile(expr: &Expr) -> bool {
+pub fn is_volatile(expr: &Expr) -> bool {
     let mut found = expr.is_volatile();
     let _ = expr.apply(|e| {
         if matches!(e, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::OuterReferenceColumn(..))

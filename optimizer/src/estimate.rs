@@ -19,9 +19,11 @@ use relata_featurize::synopsis::JoinSynopsis;
 use crate::counters::Counters;
 use crate::profiles::ProfileStore;
 
+mod joins;
 mod region;
 mod tree;
 
+pub(crate) use joins::JoinRows;
 pub(crate) use region::{Answer, Region};
 use region::{ExpertState, KnownRegion};
 pub use tree::PlanEstimate;

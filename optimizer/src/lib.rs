@@ -39,6 +39,7 @@ pub mod counters;
 pub mod error;
 pub mod estimate;
 mod explain;
+mod join_methods;
 pub mod join_order;
 mod maintenance;
 mod optimizer;

@@ -24,11 +24,11 @@ use relata_featurize::profile::ProfileConfig;
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters, count};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
-use crate::join_order::{CostModel, HashJoinCost};
+use crate::join_order::{CostModel, ExecutionTime};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::synopses::{ForeignKey, SynopsesReport};
-use crate::{RelataError, Result, estimate, explain, sql};
+use crate::{RelataError, Result, estimate, explain, join_order, sql};
 
 /// Tables profiled at a time.
 const PROFILED_AT_A_TIME: usize = 2;
@@ -84,7 +84,7 @@ impl Relata {
             counters: Arc::default(),
             known: None,
             foreign_keys: Arc::default(),
-            cost_model: Arc::new(HashJoinCost),
+            cost_model: Arc::new(ExecutionTime::default()),
         }
     }
 
@@ -100,7 +100,7 @@ impl Relata {
         self.experts.is_some()
     }
 
-    /// Orders joins by this cost from now on, instead of by [`HashJoinCost`].
+    /// Orders joins by this cost from now on, instead of by [`ExecutionTime`].
     #[must_use]
     pub fn with_cost_model(mut self, model: Arc<dyn CostModel>) -> Self {
         self.cost_model = model;
@@ -332,7 +332,8 @@ impl Relata {
     /// The optimized plan of a query with its joins in relata's order.
     async fn ordered(&self, state: &SessionState, sql: &str) -> Result<LogicalPlan> {
         let plan = optimized(state, sql).await?;
-        Ok(crate::join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), plan)?)
+        let partitions = state.config().target_partitions();
+        Ok(join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), partitions, plan)?)
     }
 
     /// What relata did so far.

@@ -30,9 +30,10 @@ use datafusion::prelude::SessionConfig;
 
 use crate::config::RelataConfig;
 use crate::counters::count;
+use crate::join_methods::{self, JoinMethods};
 use crate::optimizer::Relata;
-use crate::statistics::QueryRows;
-use crate::{explain, join_order, statistics};
+use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
+use crate::{explain, join_order};
 
 /// Plans with relata, or as the wrapped planner would.
 pub(crate) struct RelataQueryPlanner {
@@ -59,11 +60,11 @@ impl RelataQueryPlanner {
     }
 
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
-    fn order(&self, config: &RelataConfig, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
+    fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
         let ordered = if config.join_reordering {
             let model = self.relata.cost_model.as_ref();
-            join_order::reorder(&estimator, config, model, plan.clone()).unwrap_or_else(|_| {
+            join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&self.relata.counters.failures);
                 plan.clone()
             })
@@ -89,7 +90,7 @@ impl QueryPlanner for RelataQueryPlanner {
                 let budget = Duration::from_millis(config.profile_budget_ms);
                 self.relata.profile_tables_of(plan, session, budget).await;
             }
-            self.order(config, plan)
+            self.order(config, session.config().target_partitions(), plan)
         } else {
             (plan.clone(), None)
         };
@@ -136,9 +137,13 @@ impl<'a> PlanningSession<'a> {
         };
         if let Some(known) = known {
             session.config.options_mut().optimizer.use_statistics_registry = true;
-            let (identify, provider) = statistics::hooks(known, Arc::clone(&relata.counters));
-            session.rules.insert(0, identify);
-            session.registry = Some(StatisticsRegistry::with_providers(vec![provider]));
+            let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
+            for rule in session.rules.iter_mut().filter(|rule| rule.name() == join_methods::REPLACED) {
+                let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
+                *rule = Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)));
+            }
+            session.rules.insert(0, Arc::new(IdentifyScans(Arc::clone(&rows))));
+            session.registry = Some(StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]));
         }
         session
     }

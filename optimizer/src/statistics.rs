@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use datafusion::arrow::datatypes::Schema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Statistics};
@@ -128,17 +129,9 @@ pub(crate) fn scans(plan: &LogicalPlan) -> usize {
 /// Which scan each leaf of the physical plan is; the plans are kept so that no address is used twice.
 pub(crate) type Leaves = Vec<Arc<dyn ExecutionPlan>>;
 
-/// The physical rule that ties the leaves, and the provider that answers from there on.
-pub(crate) fn hooks(
-    known: QueryRows,
-    counters: Arc<Counters>,
-) -> (Arc<dyn PhysicalOptimizerRule + Send + Sync>, Arc<dyn StatisticsProvider>) {
-    let shared = Arc::new(Shared { known, leaves: OnceLock::new(), counters });
-    (Arc::new(IdentifyScans(Arc::clone(&shared))), Arc::new(RelataStatistics(shared)))
-}
-
+/// The rows of the nodes of one physical plan, once [`IdentifyScans`] has tied its leaves.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct NodeRows {
     known: QueryRows,
     leaves: OnceLock<Leaves>,
     counters: Arc<Counters>,
@@ -146,7 +139,7 @@ struct Shared {
 
 /// Runs first: ties the leaves of the initial physical plan to the scans of the logical one.
 #[derive(Debug)]
-struct IdentifyScans(Arc<Shared>);
+pub(crate) struct IdentifyScans(pub(crate) Arc<NodeRows>);
 
 impl PhysicalOptimizerRule for IdentifyScans {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
@@ -168,34 +161,42 @@ impl PhysicalOptimizerRule for IdentifyScans {
 
 /// Answers with relata's rows where the place of a node is known, otherwise from the inputs' rows.
 #[derive(Debug)]
-struct RelataStatistics(Arc<Shared>);
+pub(crate) struct RelataStatistics(pub(crate) Arc<NodeRows>);
 
 /// What a node tells the one above it.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+pub(crate) struct Known {
     place: Place,
     /// The lowest limit among the nodes at this place.
     limit: f64,
 }
 
-impl RelataStatistics {
-    /// Rows of a leaf; `None` where relata does not know it.
-    fn leaf(&self, plan: &dyn ExecutionPlan) -> Option<(f64, Known)> {
-        let address = std::ptr::from_ref(plan).cast::<()>();
-        let leaves = self.0.leaves.get()?;
-        let scan = leaves.iter().position(|leaf| Arc::as_ptr(leaf).cast::<()>() == address)?;
-        let known = Known { place: Place::scan(scan), limit: limit(plan, f64::INFINITY) };
-        Some((self.0.known.scans[scan].rows?.min(known.limit), known))
+impl NodeRows {
+    pub(crate) fn new(known: QueryRows, counters: Arc<Counters>) -> Self {
+        Self { known, leaves: OnceLock::new(), counters }
     }
 
-    fn node(&self, plan: &dyn ExecutionPlan, inputs: &[ExtendedStatistics]) -> Option<(f64, Known)> {
-        let inputs: Option<SmallVec<[Known; 2]>> = inputs.iter().map(|i| i.get_extension::<Known>().copied()).collect();
-        let inputs = inputs?;
+    /// Whether the leaves of the physical plan are known.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.leaves.get().is_some()
+    }
+
+    /// Rows of a leaf; `None` where relata does not know it.
+    pub(crate) fn leaf(&self, plan: &dyn ExecutionPlan) -> Option<(f64, Known)> {
+        let address = std::ptr::from_ref(plan).cast::<()>();
+        let leaves = self.leaves.get()?;
+        let scan = leaves.iter().position(|leaf| Arc::as_ptr(leaf).cast::<()>() == address)?;
+        let known = Known { place: Place::scan(scan), limit: limit(plan, f64::INFINITY) };
+        Some((self.known.scans[scan].rows?.min(known.limit), known))
+    }
+
+    /// Rows of a node over inputs at known places; `None` where relata does not know it.
+    pub(crate) fn node(&self, plan: &dyn ExecutionPlan, inputs: &[Known]) -> Option<(f64, Known)> {
         let aggregates = plan.downcast_ref::<AggregateExec>().is_some_and(|a| *a.mode() != AggregateMode::Partial);
         let places: SmallVec<[Place; 2]> = inputs.iter().map(|input| input.place).collect();
         let place = Place::over(&places, aggregates);
-        let rows = *self.0.known.rows.get(&place)?;
-        let below = match inputs[..] {
+        let rows = *self.known.rows.get(&place)?;
+        let below = match *inputs {
             [input] if input.place == place => input.limit,
             _ => f64::INFINITY,
         };
@@ -212,10 +213,15 @@ fn limit(plan: &dyn ExecutionPlan, below: f64) -> f64 {
 
 impl StatisticsProvider for RelataStatistics {
     fn compute_statistics(&self, plan: &dyn ExecutionPlan, inputs: &[ExtendedStatistics]) -> Result<StatisticsResult> {
-        if self.0.leaves.get().is_none() {
+        if !self.0.is_identified() {
             return Ok(StatisticsResult::Delegate);
         }
-        let known = if inputs.is_empty() { self.leaf(plan) } else { self.node(plan, inputs) };
+        let known = if inputs.is_empty() {
+            self.0.leaf(plan)
+        } else {
+            let places = inputs.iter().map(|input| input.get_extension::<Known>().copied());
+            places.collect::<Option<SmallVec<[Known; 2]>>>().and_then(|places| self.0.node(plan, &places))
+        };
         if let Some((rows, known)) = known {
             return Ok(computed(plan, rows, known));
         }
@@ -231,9 +237,14 @@ impl StatisticsProvider for RelataStatistics {
 /// Bytes assumed of a value of variable length.
 const VARIABLE_BYTES: usize = 24;
 
+/// Bytes of a row.
+pub(crate) fn row_width(schema: &Schema) -> usize {
+    schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(VARIABLE_BYTES)).sum()
+}
+
 fn computed(plan: &dyn ExecutionPlan, rows: f64, known: Known) -> StatisticsResult {
     let schema = plan.schema();
-    let width: usize = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(VARIABLE_BYTES)).sum();
+    let width = row_width(&schema);
     let rows = rows.clamp(0.0, 1e15).round() as usize;
     let mut statistics = ExtendedStatistics::new(Statistics {
         num_rows: Precision::Inexact(rows),

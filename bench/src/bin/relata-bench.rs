@@ -7,6 +7,7 @@ use mimalloc::MiMalloc;
 use relata_bench::ablations::{self, AblationsOptions};
 use relata_bench::answers::{self, AnswerOptions};
 use relata_bench::baseline::fit::{self, BaselineOptions};
+use relata_bench::calibrate::{self, CalibrateOptions};
 use relata_bench::compare::{self, CompareOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::prior::{self, PriorOptions};
@@ -55,6 +56,8 @@ enum Command {
     Run(RunOptions),
     /// Measure what tuning on a database's own queries gains
     Tune(TuneOptions),
+    /// Measure joins and fit the constants of the cost model
+    Calibrate(CalibrateOptions),
     /// Fit the linear baseline to traces
     Baseline(BaselineOptions),
     /// Write tables and pictures of measurements
@@ -114,6 +117,7 @@ async fn main() -> Result<()> {
         Command::Profile(options) => print!("{}", profiling::print(&profiling::run(&options).await?)),
         Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
         Command::Tune(options) => print!("{}", tune::print(&tune::run(&options).await?)),
+        Command::Calibrate(options) => println!("{}", calibrate::calibrate(&options).await?),
         Command::Baseline(options) => {
             let linear = fit::run(&options)?;
             for (kind, regression) in ["filter", "join", "aggregate"].iter().zip(&linear.regressions) {

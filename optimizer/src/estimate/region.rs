@@ -283,7 +283,7 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     use super::*;
-    use crate::join_order::{HashJoinCost, reorder};
+    use crate::join_order::{ExecutionTime, reorder};
     use crate::{Relata, RelataConfig};
 
     #[tokio::test]
@@ -306,7 +306,7 @@ mod tests {
         let estimator = relata.estimator();
         let config = RelataConfig { minimum_gain: 0.0, ..RelataConfig::default() };
         let plan = data.into_unoptimized_plan();
-        let reordered = reorder(&estimator, &config, &HashJoinCost, plan).unwrap();
+        let reordered = reorder(&estimator, &config, &ExecutionTime::default(), 2, plan).unwrap();
         assert_eq!(relata.counters().reordered, 1, "{:?}", relata.counters());
         let sets = estimator.regions.lock().unwrap().iter().map(|region| region.sets.len()).max().unwrap();
         assert!(sets < RELATIONS * RELATIONS, "{sets} sets");

@@ -1,16 +1,16 @@
 //! A whole plan: regions of inner joins, and the nodes above and between them.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Distinct, Join, JoinType, LogicalPlan, TableScan};
 use hashbrown::HashMap;
 use relata_featurize::groups::GroupColumn;
-use relata_featurize::join_graph::{JoinGraph, RelationSet, column_of};
+use relata_featurize::join_graph::{JoinGraph, column_of};
 
-use super::{Estimate, Estimator};
+use super::{Estimate, Estimator, JoinRows};
+use crate::join_order::{JoinHypergraph, address};
 
 /// The estimate of a plan's root and, below it, of its inputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ impl<'p, 'e> PlanRows<'p, 'e> {
     fn estimate(&mut self, plan: &'p LogicalPlan) -> Estimate {
         match plan {
             LogicalPlan::TableScan(scan) if scan.filters.is_empty() || scan.fetch.is_some() => self.scan(scan),
-            _ if is_region(plan) => self.region(plan, None).0,
+            _ if is_region(plan) || JoinHypergraph::looks_into(plan) => self.region(plan, None).0,
             LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Estimate::exact(1.0),
             LogicalPlan::Aggregate(aggregate) => {
                 let columns: Vec<_> = aggregate.group_expr.iter().map(column_of).collect();
@@ -78,14 +78,16 @@ impl<'p, 'e> PlanRows<'p, 'e> {
                 let columns = input.schema().columns();
                 self.groups(input, &columns.iter().map(Some).collect::<Vec<_>>())
             }
-            LogicalPlan::Join(join) => {
+            LogicalPlan::Join(join) if join.join_type == JoinType::Full => {
                 let inner = inner_join(join);
                 if !JoinGraph::is_transparent(&inner) {
                     return Estimate::fallback("join on volatile or NULL-equal keys");
                 }
                 let matched = rows(self.estimator, &inner);
-                outer(join.join_type, matched, self.of(&join.left), self.of(&join.right))
+                let sides = self.of(&join.left).zip(self.of(&join.right), f64::max);
+                matched.zip(sides, f64::max)
             }
+            LogicalPlan::Join(_) => Estimate::fallback("join on volatile or NULL-equal keys"),
             _ => {
                 let inputs: Vec<Estimate> = plan.inputs().into_iter().map(|input| self.of(input)).collect();
                 combine(plan, &inputs)
@@ -108,21 +110,31 @@ impl<'p, 'e> PlanRows<'p, 'e> {
     /// Rows of the region at `root` and of the nodes within, and its groups by `columns`; no groups where one of the columns
     /// is none of a base table.
     fn region(&mut self, root: &'p LogicalPlan, columns: Option<&[Option<&Column>]>) -> (Estimate, Option<Estimate>) {
-        let graph = JoinGraph::from_plan(root).map(Arc::new);
-        let mut nodes = RegionNodes::new(graph.as_deref());
-        nodes.visit(root);
-        let found = nodes.found;
-        let Some(graph) = graph else {
+        let Some(graph) = JoinHypergraph::from_plan(root) else {
             let estimate = Estimate::fallback("too many relations");
-            self.known.extend(found.into_iter().map(|(node, _)| (node, estimate)));
+            self.forget_joins(root, estimate);
             return (estimate, None);
         };
-        let columns = columns.and_then(|columns| columns.iter().map(|c| group_column(&graph, *c)).collect());
-        self.estimator.region(&graph, |region| {
-            self.known.extend(found.into_iter().map(|(node, set)| (node, region.set(set))));
-            let groups = columns.map(|columns: Vec<GroupColumn>| region.groups(graph.all(), &columns));
-            (region.set(graph.all()), groups)
+        let columns = columns.and_then(|columns| columns.iter().map(|c| group_column(&graph.inner, *c)).collect());
+        self.estimator.region(&graph.inner, |region| {
+            let mut rows = JoinRows::new(self.estimator, region, &graph);
+            self.known.extend(graph.plan_nodes.iter().map(|&(node, set)| (node, rows.set(set))));
+            let all = rows.set(graph.all());
+            let groups = columns.map(|columns: Vec<GroupColumn>| {
+                let groups = rows.region.groups(graph.inner.all(), &columns);
+                // Semi and anti joins drop rows, and with them groups.
+                if graph.dependents.is_empty() { groups } else { groups.zip(all, f64::min) }
+            });
+            (all, groups)
         })
+    }
+
+    /// The same estimate for every join of a region.
+    fn forget_joins(&mut self, plan: &LogicalPlan, estimate: Estimate) {
+        if JoinHypergraph::looks_into(plan) {
+            self.known.insert(address(plan), estimate);
+            plan.inputs().into_iter().for_each(|input| self.forget_joins(input, estimate));
+        }
     }
 
     /// Groups of the rows of `input` by `columns`; an expression that is no column is worth nothing.
@@ -143,55 +155,15 @@ impl<'p, 'e> PlanRows<'p, 'e> {
     }
 
     fn groups_of_region(&mut self, root: &'p LogicalPlan, columns: &[Option<&Column>]) -> Option<Estimate> {
-        if is_region(root) || JoinGraph::is_base_table(root) { self.region(root, Some(columns)).1 } else { None }
+        let known = is_region(root) || JoinHypergraph::looks_into(root) || JoinGraph::is_base_table(root);
+        if known { self.region(root, Some(columns)).1 } else { None }
     }
-}
-
-fn address(plan: &LogicalPlan) -> usize {
-    std::ptr::from_ref(plan) as usize
 }
 
 pub(crate) fn group_column(graph: &JoinGraph, column: Option<&Column>) -> Option<GroupColumn> {
     let column = column?;
     let relation = graph.relations.iter().position(|r| r.plan.schema().has_column(column))?;
     Some(GroupColumn { relation, column: graph.relations[relation].table_column(column)? })
-}
-
-/// The nodes of a region with the sets of relations they join; without a graph the sets are empty.
-struct RegionNodes<'g> {
-    graph: Option<&'g JoinGraph>,
-    /// The relation at each position of the plan.
-    positions: Vec<usize>,
-    next: usize,
-    found: Vec<(usize, RelationSet)>,
-}
-
-impl<'g> RegionNodes<'g> {
-    fn new(graph: Option<&'g JoinGraph>) -> Self {
-        let relations = graph.map_or(&[][..], |graph| &graph.relations);
-        let mut positions = vec![0; relations.len()];
-        relations.iter().enumerate().for_each(|(index, relation)| positions[relation.position] = index);
-        Self { graph, positions, next: 0, found: Vec::new() }
-    }
-
-    fn visit(&mut self, plan: &LogicalPlan) -> RelationSet {
-        if JoinGraph::is_transparent(plan) {
-            let inputs = plan.inputs().into_iter();
-            let set = inputs.fold(RelationSet::default(), |set, input| set.union(self.visit(input)));
-            self.found.push((address(plan), set));
-            return set;
-        }
-        let Some(graph) = self.graph else { return RelationSet::default() };
-        let Some(&relation) = self.positions.get(self.next) else { return RelationSet::default() };
-        self.next += 1;
-        let set = RelationSet::single(relation);
-        // The region's filters above the relation are not the node's.
-        let own = &graph.relations[relation];
-        if own.scan.is_some() && own.filters.is_empty() {
-            self.found.push((address(plan), set));
-        }
-        set
-    }
 }
 
 /// Whether a plan is estimated as a set of relations.
@@ -234,25 +206,6 @@ fn is_semi(join: &Join) -> bool {
 
 fn inner_join(join: &Join) -> LogicalPlan {
     LogicalPlan::Join(Join { join_type: JoinType::Inner, ..join.clone() })
-}
-
-/// Rows of an outer, semi or anti join from those of the inner join and of both sides.
-fn outer(join_type: JoinType, inner: Estimate, left: Estimate, right: Estimate) -> Estimate {
-    let at_least = |side: Estimate| inner.zip(side, f64::max);
-    let semi = |side: Estimate| inner.zip(side, f64::min);
-    let anti = |side: Estimate| side.zip(semi(side), |all, matched| (all - matched).max(0.05 * all));
-    match join_type {
-        JoinType::Inner => inner,
-        JoinType::Left => at_least(left),
-        JoinType::Right => at_least(right),
-        JoinType::Full => at_least(left.zip(right, f64::max)),
-        JoinType::LeftSemi => semi(left),
-        JoinType::RightSemi => semi(right),
-        JoinType::LeftAnti => anti(left),
-        JoinType::RightAnti => anti(right),
-        JoinType::LeftMark => left,
-        JoinType::RightMark => right,
-    }
 }
 
 /// Rows of a node from those of its inputs.

@@ -2,21 +2,132 @@
 
 use std::fmt::Debug;
 
-/// The cost of one join, in rows handled; the cost of a tree is the sum over its joins.
-pub trait CostModel: Debug + Send + Sync {
-    /// Cost of joining inputs of `build` and `probe` rows to `output` rows.
-    fn join(&self, build: f64, probe: f64, output: f64) -> f64;
+/// One side of a join, or what comes out of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JoinSide {
+    /// Rows.
+    pub rows: f64,
+    /// Bytes of a row.
+    pub width: f64,
 }
 
-/// DataFusion's hash join: a row of the build side is hashed, copied and inserted, one of the probe side is hashed and
-/// looked up, one of the output is gathered. The weights are those under which the orders of design measurements on
-/// DataFusion 55 ran fastest.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HashJoinCost;
+/// A join with its two sides and its output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JoinShape {
+    /// The side that is read first and kept in memory.
+    pub build: JoinSide,
+    /// The side that streams past it.
+    pub probe: JoinSide,
+    /// The result.
+    pub output: JoinSide,
+    /// Partitions that the plan runs in.
+    pub partitions: usize,
+}
 
-impl CostModel for HashJoinCost {
-    fn join(&self, build: f64, probe: f64, output: f64) -> f64 {
-        2.0 * build + probe + output
+/// How DataFusion joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinMethod {
+    /// A hash table of the whole build side, made by one partition and probed by all (`CollectLeft`).
+    BroadcastHash,
+    /// Both sides repartitioned by their keys, a hash table per partition.
+    PartitionedHash,
+    /// Both sides sorted by their keys; the only method with keys that can spill to disk.
+    SortMerge,
+    /// Every pair of rows, for joins without equal keys.
+    NestedLoop,
+}
+
+/// The cost of joining and scanning; the cost of a tree is the sum over its nodes. Only ratios of costs count.
+pub trait CostModel: Debug + Send + Sync {
+    /// Cost of a join by one method.
+    fn join(&self, method: JoinMethod, join: &JoinShape) -> f64;
+
+    /// Cost of reading a relation.
+    fn scan(&self, output: JoinSide) -> f64;
+
+    /// The cheaper of the two hash joins, with its cost.
+    fn hash_join(&self, join: &JoinShape) -> (JoinMethod, f64) {
+        let broadcast = self.join(JoinMethod::BroadcastHash, join);
+        if join.partitions <= 1 {
+            return (JoinMethod::BroadcastHash, broadcast);
+        }
+        let partitioned = self.join(JoinMethod::PartitionedHash, join);
+        if partitioned < broadcast {
+            (JoinMethod::PartitionedHash, partitioned)
+        } else {
+            (JoinMethod::BroadcastHash, broadcast)
+        }
+    }
+}
+
+/// The time that DataFusion takes, in nanoseconds of one core.
+///
+/// `relata-bench calibrate` measures joins of many shapes and prints the constants that fit them.
+#[derive(Debug, Clone, Copy)]
+pub struct ExecutionTime {
+    /// To hash and insert a row of the build side,
+    pub build_row: f64,
+    /// and to copy a byte of it.
+    pub build_byte: f64,
+    /// To hash and look up a row of the probe side.
+    pub probe_row: f64,
+    /// To gather a row of the output,
+    pub output_row: f64,
+    /// and to copy a byte of it.
+    pub output_byte: f64,
+    /// To send a row to another partition,
+    pub exchange_row: f64,
+    /// and to copy a byte of it.
+    pub exchange_byte: f64,
+    /// To compare a pair of rows in a nested loop.
+    pub pair: f64,
+    /// To compare a row with another while sorting.
+    pub compare_row: f64,
+    /// To read a row of a table.
+    pub scan_row: f64,
+}
+
+impl Default for ExecutionTime {
+    fn default() -> Self {
+        Self {
+            build_row: 30.0,
+            build_byte: 0.3,
+            probe_row: 12.0,
+            output_row: 6.0,
+            output_byte: 0.3,
+            exchange_row: 10.0,
+            exchange_byte: 0.5,
+            pair: 2.0,
+            compare_row: 5.0,
+            scan_row: 10.0,
+        }
+    }
+}
+
+impl CostModel for ExecutionTime {
+    fn join(&self, method: JoinMethod, join: &JoinShape) -> f64 {
+        let JoinShape { build, probe, output, .. } = *join;
+        let partitions = join.partitions.max(1) as f64;
+        let insert = build.rows * (self.build_row + self.build_byte * build.width);
+        let gather = output.rows * (self.output_row + self.output_byte * output.width);
+        let exchange = |side: JoinSide| side.rows * (self.exchange_row + self.exchange_byte * side.width);
+        let sort = |side: JoinSide| side.rows * side.rows.max(2.0).log2() * self.compare_row;
+        match method {
+            JoinMethod::BroadcastHash => insert + (probe.rows * self.probe_row + gather) / partitions,
+            JoinMethod::PartitionedHash => {
+                (exchange(build) + exchange(probe) + insert + probe.rows * self.probe_row + gather) / partitions
+            }
+            JoinMethod::SortMerge => {
+                (exchange(build) + exchange(probe) + sort(build) + sort(probe) + gather) / partitions
+            }
+            JoinMethod::NestedLoop => {
+                build.rows * self.build_byte * build.width + (build.rows * probe.rows * self.pair + gather) / partitions
+            }
+        }
+    }
+
+    fn scan(&self, output: JoinSide) -> f64 {
+        output.rows * self.scan_row
     }
 }
 
@@ -26,7 +137,11 @@ impl CostModel for HashJoinCost {
 pub struct OutputCost;
 
 impl CostModel for OutputCost {
-    fn join(&self, _build: f64, _probe: f64, output: f64) -> f64 {
-        output
+    fn join(&self, _method: JoinMethod, join: &JoinShape) -> f64 {
+        join.output.rows
+    }
+
+    fn scan(&self, output: JoinSide) -> f64 {
+        output.rows
     }
 }

@@ -1,113 +1,260 @@
-//! Enumeration of join trees: dynamic programming over pairs of connected sets (DPccp; Moerkotte and Neumann, "Analysis of
-//! two existing and one new dynamic programming algorithm", VLDB 2006) while they are few, greedy operator ordering
-//! (Fegaras, DEXA 1998) beyond.
+//! Enumeration of join trees: dynamic programming over pairs of connected sets of a hypergraph (DPhyp; Moerkotte and Neumann,
+//! "Dynamic programming strikes back", SIGMOD 2008) while they are few. Beyond, greedy operator ordering (Fegaras, DEXA 1998)
+//! and dynamic programming over the intervals of its order of relations (after Neumann and Radke, "Adaptive optimization of
+//! very large join queries", SIGMOD 2018, where the order is that of IKKBZ), which is never worse than the greedy tree.
 
-use datafusion::logical_expr::LogicalPlan;
-use hashbrown::HashMap;
-use relata_featurize::join_graph::{JoinGraph, RelationSet};
+use hashbrown::{HashMap, HashSet};
+use relata_featurize::join_graph::RelationSet;
 
-use super::CostModel;
+use super::graph::{JoinHypergraph, Shape};
+use super::{CostModel, JoinMethod, JoinShape, JoinSide};
 
 /// A join tree with its cost.
 #[derive(Debug, Clone)]
 pub(super) struct JoinTree {
     pub(super) set: RelationSet,
-    pub(super) rows: f64,
+    pub(super) side: JoinSide,
     pub(super) cost: f64,
-    /// Build side and probe side; `None` for a relation.
+    /// Build side and probe side; `None` for a node of the graph.
     pub(super) sides: Option<Box<(JoinTree, JoinTree)>>,
 }
 
-impl JoinTree {
-    fn leaf(relation: usize, rows: &mut dyn FnMut(RelationSet) -> f64) -> Self {
-        let set = RelationSet::single(relation);
-        Self { set, rows: rows(set), cost: 0.0, sides: None }
-    }
+/// Rows of any set of nodes.
+pub(super) type Rows<'a> = dyn FnMut(RelationSet) -> f64 + 'a;
 
-    /// The join of two trees, the smaller one on the build side.
-    fn join(self, other: Self, rows: &mut dyn FnMut(RelationSet) -> f64, model: &dyn CostModel) -> Self {
-        let set = self.set.union(other.set);
-        let output = rows(set);
-        let cost = self.cost + other.cost + join_cost(self.rows, other.rows, output, model);
-        let sides = if self.rows <= other.rows { (self, other) } else { (other, self) };
-        Self { set, rows: output, cost, sides: Some(Box::new(sides)) }
-    }
-}
-
-fn join_cost(left: f64, right: f64, output: f64, model: &dyn CostModel) -> f64 {
-    model.join(left.min(right), left.max(right), output)
-}
-
-/// The query's own tree; `None` when the plan and the graph do not agree.
-pub(super) fn original(
-    graph: &JoinGraph,
-    plan: &LogicalPlan,
-    rows: &mut dyn FnMut(RelationSet) -> f64,
-    model: &dyn CostModel,
-) -> Option<JoinTree> {
-    fn walk(
-        plan: &LogicalPlan,
-        next: &mut usize,
-        of_position: &[usize],
-        rows: &mut dyn FnMut(RelationSet) -> f64,
-        model: &dyn CostModel,
-    ) -> Option<JoinTree> {
-        if !JoinGraph::is_transparent(plan) {
-            let relation = *of_position.get(*next)?;
-            *next += 1;
-            return Some(JoinTree::leaf(relation, rows));
-        }
-        match plan.inputs()[..] {
-            [input] => walk(input, next, of_position, rows, model),
-            [left, right] => {
-                let left = walk(left, next, of_position, rows, model)?;
-                let right = walk(right, next, of_position, rows, model)?;
-                Some(left.join(right, rows, model))
-            }
-            _ => None,
-        }
-    }
-    let mut of_position = vec![0; graph.relations.len()];
-    for (index, relation) in graph.relations.iter().enumerate() {
-        of_position[relation.position] = index;
-    }
-    walk(plan, &mut 0, &of_position, rows, model)
-}
-
-/// The cheapest tree without cross products; the graph must be connected. Beyond `budget` pairs it is only a good one.
-pub(super) fn cheapest(
-    graph: &JoinGraph,
-    rows: &mut dyn FnMut(RelationSet) -> f64,
-    model: &dyn CostModel,
-    budget: usize,
-) -> Option<JoinTree> {
-    match Pairs::of(graph, budget) {
-        Some(pairs) => dynamic(graph, &pairs, rows, model),
-        None => greedy(graph, rows, model),
-    }
-}
-
-/// Two disjoint connected sets with a join key between them.
+/// Two disjoint connected sets with an edge between them.
 type Pair = (RelationSet, RelationSet);
 
-/// Enumerates the pairs of a graph (`EnumerateCsg` and `EnumerateCmp` of DPccp): each once, and those that make up a set
-/// before those that the set is part of.
+/// Orders the joins of one graph.
+pub(super) struct Enumerator<'a> {
+    pub(super) graph: &'a JoinHypergraph,
+    pub(super) model: &'a dyn CostModel,
+    pub(super) partitions: usize,
+    pub(super) rows: &'a mut Rows<'a>,
+}
+
+impl Enumerator<'_> {
+    fn leaf(&mut self, node: usize) -> JoinTree {
+        let set = RelationSet::single(node);
+        let side = JoinSide { rows: (self.rows)(set), width: self.graph.width(node) };
+        JoinTree { set, side, cost: 0.0, sides: None }
+    }
+
+    fn output(&mut self, set: RelationSet, left: JoinSide, right: JoinSide) -> JoinSide {
+        JoinSide { rows: (self.rows)(set), width: left.width + right.width }
+    }
+
+    /// Cost of a join, and whether the left side is the better build side.
+    fn join_cost(
+        &self,
+        (left, left_side): (RelationSet, JoinSide),
+        (right, right_side): (RelationSet, JoinSide),
+        output: JoinSide,
+    ) -> (f64, bool) {
+        let shape = JoinShape { build: left_side, probe: right_side, output, partitions: self.partitions };
+        let swapped = JoinShape { build: right_side, probe: left_side, ..shape };
+        let keyed = self.graph.is_keyed(left, right);
+        let cost = |shape: &JoinShape| match keyed {
+            true => self.model.hash_join(shape).1,
+            false => self.model.join(JoinMethod::NestedLoop, shape),
+        };
+        let (own, other) = (cost(&shape), cost(&swapped));
+        (own.min(other), own <= other)
+    }
+
+    /// The join of two trees, the better build side first.
+    fn join(&mut self, left: JoinTree, right: JoinTree) -> JoinTree {
+        let set = left.set.union(right.set);
+        let side = self.output(set, left.side, right.side);
+        let (cost, in_order) = self.join_cost((left.set, left.side), (right.set, right.side), side);
+        let cost = left.cost + right.cost + cost;
+        let sides = if in_order { (left, right) } else { (right, left) };
+        JoinTree { set, side, cost, sides: Some(Box::new(sides)) }
+    }
+
+    /// The query's own tree.
+    pub(super) fn original(&mut self) -> JoinTree {
+        fn tree(enumerator: &mut Enumerator<'_>, shape: &Shape) -> JoinTree {
+            match shape {
+                Shape::Node(node) => enumerator.leaf(*node),
+                Shape::Join(sides) => {
+                    let left = tree(enumerator, &sides.0);
+                    let right = tree(enumerator, &sides.1);
+                    enumerator.join(left, right)
+                }
+            }
+        }
+        tree(self, &self.graph.shape)
+    }
+
+    /// The cheapest tree without avoidable cross products. Beyond `budget` pairs it is only a good one.
+    pub(super) fn cheapest(&mut self, budget: usize) -> Option<JoinTree> {
+        match Pairs::of(self.graph, budget) {
+            Some(pairs) => self.dynamic(&pairs),
+            None => {
+                let greedy = self.greedy()?;
+                Some(self.linearized(&greedy))
+            }
+        }
+    }
+
+    /// The cheapest tree of every set, smaller sets first.
+    fn dynamic(&mut self, pairs: &[Pair]) -> Option<JoinTree> {
+        /// Best split of a set; its side is kept so that its rows are asked for once.
+        #[derive(Clone, Copy)]
+        struct Best {
+            side: JoinSide,
+            cost: f64,
+            build: RelationSet,
+        }
+        let mut best: HashMap<RelationSet, Best> = HashMap::new();
+        for node in 0..self.graph.len() {
+            let leaf = self.leaf(node);
+            best.insert(leaf.set, Best { side: leaf.side, cost: 0.0, build: leaf.set });
+        }
+        for &(left, right) in pairs {
+            let set = left.union(right);
+            let (l, r) = (*best.get(&left)?, *best.get(&right)?);
+            let known = best.get(&set).copied();
+            let side = known.map_or_else(|| self.output(set, l.side, r.side), |known| known.side);
+            let (cost, in_order) = self.join_cost((left, l.side), (right, r.side), side);
+            let cost = l.cost + r.cost + cost;
+            if known.is_none_or(|known| cost < known.cost) {
+                best.insert(set, Best { side, cost, build: if in_order { left } else { right } });
+            }
+        }
+        fn build(set: RelationSet, best: &HashMap<RelationSet, Best>) -> Option<JoinTree> {
+            let own = best.get(&set)?;
+            let sides = match own.build == set {
+                true => None,
+                false => Some(Box::new((build(own.build, best)?, build(set.minus(own.build), best)?))),
+            };
+            Some(JoinTree { set, side: own.side, cost: own.cost, sides })
+        }
+        build(self.graph.all(), &best)
+    }
+
+    /// Joins the two neighbouring trees whose join is cheapest, again and again.
+    fn greedy(&mut self) -> Option<JoinTree> {
+        let mut trees: Vec<JoinTree> = (0..self.graph.len()).map(|node| self.leaf(node)).collect();
+        let mut costs: HashMap<Pair, f64> = HashMap::new();
+        while trees.len() > 1 {
+            let mut cheapest: Option<(usize, usize, f64)> = None;
+            for i in 0..trees.len() {
+                for j in i + 1..trees.len() {
+                    let (left, right) = (&trees[i], &trees[j]);
+                    let pair = (left.set, right.set);
+                    let cost = match costs.get(&pair) {
+                        Some(cost) => *cost,
+                        None => {
+                            let cost = match self.graph.joins(left.set, right.set) {
+                                true => {
+                                    let output = self.output(left.set.union(right.set), left.side, right.side);
+                                    self.join_cost((left.set, left.side), (right.set, right.side), output).0
+                                }
+                                false => f64::INFINITY,
+                            };
+                            costs.insert(pair, cost);
+                            cost
+                        }
+                    };
+                    if cost < cheapest.map_or(f64::INFINITY, |cheapest| cheapest.2) {
+                        cheapest = Some((i, j, cost));
+                    }
+                }
+            }
+            let (i, j, _) = cheapest?;
+            let right = trees.remove(j);
+            let left = trees.remove(i);
+            let joined = self.join(left, right);
+            trees.push(joined);
+        }
+        trees.pop()
+    }
+
+    /// The cheapest tree whose sets are intervals of the order in which `tree` has its nodes.
+    fn linearized(&mut self, tree: &JoinTree) -> JoinTree {
+        fn nodes(tree: &JoinTree, order: &mut Vec<JoinTree>) {
+            match &tree.sides {
+                Some(sides) => {
+                    nodes(&sides.0, order);
+                    nodes(&sides.1, order);
+                }
+                None => order.push(tree.clone()),
+            }
+        }
+        let mut order = Vec::new();
+        nodes(tree, &mut order);
+        let count = order.len();
+        // The tree of the interval from one node on, by its last.
+        let mut best: Vec<Vec<Option<JoinTree>>> = Vec::with_capacity(count);
+        for leaf in order {
+            let mut row = vec![None; count];
+            row[best.len()] = Some(leaf);
+            best.push(row);
+        }
+        for length in 2..=count {
+            for first in 0..=count - length {
+                let last = first + length - 1;
+                let mut cheapest: Option<(f64, usize, JoinSide, bool)> = None;
+                for split in first..last {
+                    let (Some(left), Some(right)) = (&best[first][split], &best[split + 1][last]) else { continue };
+                    if !self.graph.joins(left.set, right.set) {
+                        continue;
+                    }
+                    let side = match cheapest {
+                        Some((_, _, side, _)) => side,
+                        None => JoinSide {
+                            rows: (self.rows)(left.set.union(right.set)),
+                            width: left.side.width + right.side.width,
+                        },
+                    };
+                    let (cost, in_order) = self.join_cost((left.set, left.side), (right.set, right.side), side);
+                    let cost = left.cost + right.cost + cost;
+                    if cheapest.is_none_or(|cheapest| cost < cheapest.0) {
+                        cheapest = Some((cost, split, side, in_order));
+                    }
+                }
+                let Some((cost, split, side, in_order)) = cheapest else { continue };
+                let (Some(left), Some(right)) = (best[first][split].clone(), best[split + 1][last].clone()) else {
+                    continue;
+                };
+                let set = left.set.union(right.set);
+                let sides = if in_order { (left, right) } else { (right, left) };
+                best[first][last] = Some(JoinTree { set, side, cost, sides: Some(Box::new(sides)) });
+            }
+        }
+        best.swap_remove(0).pop().flatten().unwrap_or_else(|| tree.clone())
+    }
+}
+
+/// Enumerates the pairs of a graph: each once, and those that make up a set before those that the set is part of.
 struct Pairs<'g> {
-    graph: &'g JoinGraph,
+    graph: &'g JoinHypergraph,
     budget: usize,
     found: Vec<Pair>,
+    /// The sets that a tree joins; empty where every set of neighbours is one.
+    joined: HashSet<RelationSet>,
 }
 
 impl<'g> Pairs<'g> {
     /// All pairs; `None` when there are more than `budget`.
-    fn of(graph: &'g JoinGraph, budget: usize) -> Option<Vec<Pair>> {
-        let mut pairs = Self { graph, budget, found: Vec::new() };
-        for start in (0..graph.relations.len()).rev() {
+    fn of(graph: &'g JoinHypergraph, budget: usize) -> Option<Vec<Pair>> {
+        let joined = match graph.has_hyperedges() {
+            true => (0..graph.len()).map(RelationSet::single).collect(),
+            false => HashSet::new(),
+        };
+        let mut pairs = Self { graph, budget, found: Vec::new(), joined };
+        for start in (0..graph.len()).rev() {
             let set = RelationSet::single(start);
             pairs.partners(set)?;
             pairs.grow(set, RelationSet::all(start + 1), &mut |pairs, set| pairs.partners(set))?;
         }
         Some(pairs.found)
+    }
+
+    fn is_joined(&self, set: RelationSet) -> bool {
+        self.joined.is_empty() || self.joined.contains(&set)
     }
 
     /// Every connected set that contains `set` and, beyond it, nothing of `excluded`.
@@ -117,9 +264,12 @@ impl<'g> Pairs<'g> {
         excluded: RelationSet,
         emit: &mut dyn FnMut(&mut Self, RelationSet) -> Option<()>,
     ) -> Option<()> {
-        let around = self.graph.neighbours(set).minus(excluded);
+        let around = self.graph.neighbours(set, excluded);
         for part in parts(around) {
-            emit(self, set.union(part))?;
+            let grown = set.union(part);
+            if self.is_joined(grown) {
+                emit(self, grown)?;
+            }
         }
         for part in parts(around) {
             self.grow(set.union(part), excluded.union(around), emit)?;
@@ -127,22 +277,28 @@ impl<'g> Pairs<'g> {
         Some(())
     }
 
-    /// The pairs of `set` with sets of relations above its lowest one, so that no pair is seen from both sides.
+    /// The pairs of `set` with sets of nodes above its lowest one, so that no pair is seen from both sides.
     fn partners(&mut self, set: RelationSet) -> Option<()> {
         let lowest = set.iter().next()?;
         let excluded = set.union(RelationSet::all(lowest + 1));
-        let around = self.graph.neighbours(set).minus(excluded);
+        let around = self.graph.neighbours(set, excluded);
         for start in around.iter().rev() {
             let partner = RelationSet::single(start);
-            self.push((set, partner))?;
+            self.pair(set, partner)?;
             let lower = RelationSet::all(start + 1).intersection(around);
-            self.grow(partner, excluded.union(lower), &mut |pairs, partner| pairs.push((set, partner)))?;
+            self.grow(partner, excluded.union(lower), &mut |pairs, partner| pairs.pair(set, partner))?;
         }
         Some(())
     }
 
-    fn push(&mut self, pair: Pair) -> Option<()> {
-        self.found.push(pair);
+    fn pair(&mut self, one: RelationSet, other: RelationSet) -> Option<()> {
+        if !self.joined.is_empty() {
+            if !self.graph.joins(one, other) {
+                return Some(());
+            }
+            self.joined.insert(one.union(other));
+        }
+        self.found.push((one, other));
         (self.found.len() <= self.budget).then_some(())
     }
 }
@@ -154,76 +310,6 @@ fn parts(set: RelationSet) -> impl Iterator<Item = RelationSet> {
         part = part.wrapping_sub(set.0) & set.0;
         (part != 0).then_some(RelationSet(part))
     })
-}
-
-/// The cheapest tree of every set, smaller sets first.
-fn dynamic(
-    graph: &JoinGraph,
-    pairs: &[Pair],
-    rows: &mut dyn FnMut(RelationSet) -> f64,
-    model: &dyn CostModel,
-) -> Option<JoinTree> {
-    /// Best split of a set, by cost; rows are kept so that each is asked for once.
-    #[derive(Clone, Copy)]
-    struct Best {
-        rows: f64,
-        cost: f64,
-        left: RelationSet,
-    }
-    let mut best: HashMap<RelationSet, Best> = HashMap::new();
-    for relation in 0..graph.relations.len() {
-        let set = RelationSet::single(relation);
-        best.insert(set, Best { rows: rows(set), cost: 0.0, left: set });
-    }
-    for &(left, right) in pairs {
-        let set = left.union(right);
-        let (l, r) = (*best.get(&left)?, *best.get(&right)?);
-        let known = best.get(&set);
-        let output = known.map_or_else(|| rows(set), |known| known.rows);
-        let cost = l.cost + r.cost + join_cost(l.rows, r.rows, output, model);
-        if known.is_none_or(|known| cost < known.cost) {
-            best.insert(set, Best { rows: output, cost, left });
-        }
-    }
-    fn build(set: RelationSet, best: &HashMap<RelationSet, Best>) -> Option<JoinTree> {
-        let own = best.get(&set)?;
-        if own.left == set {
-            return Some(JoinTree { set, rows: own.rows, cost: 0.0, sides: None });
-        }
-        let (left, right) = (build(own.left, best)?, build(set.minus(own.left), best)?);
-        let sides = if left.rows <= right.rows { (left, right) } else { (right, left) };
-        Some(JoinTree { set, rows: own.rows, cost: own.cost, sides: Some(Box::new(sides)) })
-    }
-    build(graph.all(), &best)
-}
-
-/// Joins the two neighbouring trees whose join is cheapest, again and again.
-fn greedy(graph: &JoinGraph, rows: &mut dyn FnMut(RelationSet) -> f64, model: &dyn CostModel) -> Option<JoinTree> {
-    let mut trees: Vec<JoinTree> = (0..graph.relations.len()).map(|r| JoinTree::leaf(r, rows)).collect();
-    let mut costs: HashMap<(RelationSet, RelationSet), f64> = HashMap::new();
-    while trees.len() > 1 {
-        let mut cheapest: Option<(usize, usize, f64)> = None;
-        for i in 0..trees.len() {
-            let neighbours = graph.neighbours(trees[i].set);
-            for j in i + 1..trees.len() {
-                if neighbours.intersection(trees[j].set).is_empty() {
-                    continue;
-                }
-                let (left, right) = (&trees[i], &trees[j]);
-                let cost = *costs
-                    .entry((left.set, right.set))
-                    .or_insert_with(|| join_cost(left.rows, right.rows, rows(left.set.union(right.set)), model));
-                if cheapest.is_none_or(|c| cost < c.2) {
-                    cheapest = Some((i, j, cost));
-                }
-            }
-        }
-        let (i, j, _) = cheapest?;
-        let right = trees.remove(j);
-        let left = trees.remove(i);
-        trees.push(left.join(right, rows, model));
-    }
-    trees.pop()
 }
 
 #[cfg(test)]

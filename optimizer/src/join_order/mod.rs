@@ -1,37 +1,38 @@
-//! Join ordering: join graph -> estimates -> cheapest tree -> logical plan.
+//! Join ordering: plan -> hypergraph -> estimates -> cheapest tree -> plan.
 //!
-//! Every region of inner joins is ordered on its own; what stands between regions stays where it is. A region keeps the
-//! order of the query when the predicted gain is small, when a relation is unknown or when the rebuilt plan does not have
-//! exactly the schema of the original.
+//! Every region of joins is ordered on its own; what stands between regions stays where it is. A region keeps the order of
+//! the query when the predicted gain is small, when a node is unknown or when the rebuilt plan does not have exactly the
+//! schema of the original.
 
 mod cost;
 mod enumerate;
-mod rebuild;
-
-use std::sync::Arc;
+mod graph;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
-use relata_featurize::join_graph::{JoinGraph, RelationSet};
+use relata_featurize::join_graph::RelationSet;
 
 use crate::config::RelataConfig;
 use crate::counters::count;
-use crate::estimate::{Estimator, Region};
+use crate::estimate::{Estimator, JoinRows};
 
-pub use cost::{CostModel, HashJoinCost, OutputCost};
-use enumerate::JoinTree;
+pub use cost::{CostModel, ExecutionTime, JoinMethod, JoinShape, JoinSide, OutputCost};
+use enumerate::{Enumerator, JoinTree};
+use graph::Shape;
+pub(crate) use graph::{Dependent, JoinHypergraph, address};
 
-/// The plan with its inner joins in the order the estimates favour under `model`.
+/// The plan with its joins in the order the estimates favour under `model`, for execution in so many partitions.
 pub(crate) fn reorder(
     estimator: &Estimator<'_>,
     config: &RelataConfig,
     model: &dyn CostModel,
+    partitions: usize,
     plan: LogicalPlan,
 ) -> Result<LogicalPlan> {
-    let ordered = Reorder { estimator, config, model }.node(plan)?;
+    let ordered = Reorder { estimator, config, model, partitions }.node(plan)?;
     if !ordered.transformed {
         return Ok(ordered.data);
     }
@@ -43,67 +44,83 @@ struct Reorder<'a> {
     estimator: &'a Estimator<'a>,
     config: &'a RelataConfig,
     model: &'a dyn CostModel,
+    partitions: usize,
 }
 
 impl Reorder<'_> {
     fn node(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        if !JoinGraph::is_transparent(&plan) {
+        if !JoinHypergraph::looks_into(&plan) {
             return plan.map_children(|input| self.node(input));
         }
-        match self.region(&plan)? {
-            Some(ordered) => Ok(Transformed::yes(ordered)),
-            None => self.inputs_of_region(plan),
+        let Some(graph) = JoinHypergraph::from_plan(&plan) else { return self.below_all_joins(plan) };
+        if let Some(tree) = self.tree(&graph) {
+            let graph = graph.map_plans(|plan| Ok(self.node(plan)?.data))?;
+            let rebuilt = graph.into_plan(&tree, plan.schema())?;
+            if rebuilt.schema().logically_equivalent_names_and_types(plan.schema()) {
+                count(&self.estimator.counters.reordered);
+                return Ok(Transformed::yes(rebuilt));
+            }
+            count(&self.estimator.counters.rejected);
+            return self.below_all_joins(plan);
+        }
+        match &graph.shape {
+            Shape::Node(_) => plan.map_children(|input| self.node(input)),
+            shape => self.below(plan, shape),
         }
     }
 
     /// Orders the regions below a region that stays as it is.
-    fn inputs_of_region(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    fn below(&self, plan: LogicalPlan, shape: &Shape) -> Result<Transformed<LogicalPlan>> {
+        match (shape, &plan) {
+            (Shape::Node(_), _) => self.node(plan),
+            (Shape::Join(sides), LogicalPlan::Join(join)) => {
+                let mut sides = match graph::is_turned(join) {
+                    true => [&sides.1, &sides.0],
+                    false => [&sides.0, &sides.1],
+                }
+                .into_iter();
+                plan.map_children(|input| match sides.next() {
+                    Some(side) => self.below(input, side),
+                    None => Ok(Transformed::no(input)),
+                })
+            }
+            _ => plan.map_children(|input| self.below(input, shape)),
+        }
+    }
+
+    /// The same where there is no graph.
+    fn below_all_joins(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         plan.map_children(|input| {
-            if JoinGraph::is_transparent(&input) { self.inputs_of_region(input) } else { self.node(input) }
+            if JoinHypergraph::looks_into(&input) { self.below_all_joins(input) } else { self.node(input) }
         })
     }
 
-    fn region(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
-        let Some(graph) = JoinGraph::from_plan(plan).map(Arc::new) else { return Ok(None) };
-        let orderable = graph.relations.len() > 2
-            && graph.is_connected(graph.all())
-            && graph.residuals.iter().all(|residual| residual.relations.len() > 1);
-        if !orderable {
-            return Ok(None);
-        }
-        let counters = self.estimator.counters;
-        let Some(tree) = self.estimator.region(&graph, |region| self.best_tree(region, &graph, plan)) else {
-            return Ok(None);
-        };
-        let mut graph = Arc::unwrap_or_clone(graph);
-        for relation in &mut graph.relations {
-            relation.plan = self.node(relation.plan.clone())?.data;
-        }
-        let rebuilt = rebuild::plan(&graph, &tree, plan.schema())?;
-        if !rebuilt.schema().logically_equivalent_names_and_types(plan.schema()) {
-            count(&counters.rejected);
-            return Ok(None);
-        }
-        count(&counters.reordered);
-        Ok(Some(rebuilt))
-    }
-
-    /// The cheapest tree, if it is enough cheaper than the query's own.
-    fn best_tree(&self, region: &mut Region<'_>, graph: &JoinGraph, plan: &LogicalPlan) -> Option<JoinTree> {
-        let known = (0..graph.relations.len()).all(|r| region.set(RelationSet::single(r)).is_known());
-        if !known {
-            count(&self.estimator.counters.unestimated);
+    /// The cheapest tree of a region, if it is enough cheaper than the query's own.
+    fn tree(&self, graph: &JoinHypergraph) -> Option<JoinTree> {
+        if !graph.is_orderable() {
             return None;
         }
-        let scanned: f64 = (0..graph.relations.len()).map(|r| region.estimator.single(r).unfiltered).sum();
-        let mut rows = |set: RelationSet| region.set(set).rows;
-        let own = enumerate::original(graph, plan, &mut rows, self.model)?;
-        let best = enumerate::cheapest(graph, &mut rows, self.model, self.config.enumeration_budget)?;
-        if (scanned + own.cost) / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
-            count(&self.estimator.counters.kept);
-            return None;
-        }
-        Some(best)
+        self.estimator.region(&graph.inner, |region| {
+            let counters = self.estimator.counters;
+            let mut rows = JoinRows::new(self.estimator, region, graph);
+            let known = |rows: &mut JoinRows<'_, '_>, node| rows.set(RelationSet::single(node)).is_known();
+            if !rows.are_known() || !(0..graph.len()).all(|node| known(&mut rows, node)) {
+                count(&counters.unestimated);
+                return None;
+            }
+            let scanned =
+                |relation: usize| JoinSide { rows: rows.region.estimator.single(relation).unfiltered, width: 0.0 };
+            let scanned: f64 = (0..graph.inner.relations.len()).map(|r| self.model.scan(scanned(r))).sum();
+            let mut rows = |set: RelationSet| rows.set(set).rows;
+            let mut enumerator = Enumerator { graph, model: self.model, partitions: self.partitions, rows: &mut rows };
+            let own = enumerator.original();
+            let best = enumerator.cheapest(self.config.enumeration_budget)?;
+            if (scanned + own.cost) / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
+                count(&counters.kept);
+                return None;
+            }
+            Some(best)
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whole plans through the rewrite.
 
+use std::sync::Arc;
+
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::logical_expr::JoinType;
 use datafusion::prelude::SessionContext;
@@ -44,7 +46,7 @@ async fn an_ordered_plan_is_not_ordered_again() {
     let mut changed = 0;
     for (sql, minimum_gain) in QUERIES.into_iter().flat_map(|sql| [(sql, 0.0), (sql, 1.5)]) {
         let config = RelataConfig { minimum_gain, ..RelataConfig::default() };
-        let reorder = |plan| reorder(&relata.estimator(), &config, &HashJoinCost, plan).unwrap();
+        let reorder = |plan| reorder(&relata.estimator(), &config, &ExecutionTime::default(), 2, plan).unwrap();
         let plan = state.optimize(&state.create_logical_plan(sql).await.unwrap()).unwrap();
         let once = reorder(plan.clone());
         let twice = reorder(once.clone());
@@ -63,7 +65,7 @@ async fn what_ordering_estimated_is_known_to_the_statistics() {
     for sql in QUERIES {
         let plan = state.optimize(&state.create_logical_plan(sql).await.unwrap()).unwrap();
         let estimator = relata.estimator();
-        let ordered = reorder(&estimator, &relata.config, &HashJoinCost, plan).unwrap();
+        let ordered = reorder(&estimator, &relata.config, &ExecutionTime::default(), 2, plan).unwrap();
         let fresh = crate::estimate::tree(&relata.estimator(), &ordered);
         assert_eq!(crate::estimate::tree(&estimator, &ordered), fresh, "{sql}");
     }
@@ -81,7 +83,7 @@ async fn a_region_with_too_many_relations_stays_as_it_is() {
     }
     let plan = data.into_unoptimized_plan();
     let estimator = relata.estimator();
-    assert_eq!(reorder(&estimator, &relata.config, &HashJoinCost, plan.clone()).unwrap(), plan);
+    assert_eq!(reorder(&estimator, &relata.config, &ExecutionTime::default(), 2, plan.clone()).unwrap(), plan);
     assert!(QueryRows::new(&estimator, &plan).is_none());
     assert_eq!(crate::estimate::rows(&estimator, &plan).origin, Origin::Fallback("too many relations"));
     assert_eq!(relata.counters(), before);

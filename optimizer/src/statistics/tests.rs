@@ -31,12 +31,13 @@ async fn nodes(sql: &str) -> Vec<(String, usize)> {
     let state = ctx.state();
     let plan = state.optimize(&state.create_logical_plan(sql).await.unwrap()).unwrap();
     let known = QueryRows::new(&relata.estimator(), &plan).unwrap();
-    let (identify, provider) = hooks(known, Arc::clone(&relata.counters));
+    let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
+    let (identify, provider) = (IdentifyScans(Arc::clone(&rows)), RelataStatistics(rows));
     let planner = DefaultPhysicalPlanner::default();
     let physical = planner.create_physical_plan(&plan, &state).await.unwrap();
     let physical = identify.optimize(physical, state.config_options()).unwrap();
     assert_eq!(relata.counters().unidentified, 0);
-    let registry = StatisticsRegistry::with_providers(vec![provider]);
+    let registry = StatisticsRegistry::with_providers(vec![Arc::new(provider)]);
     let mut found = Vec::new();
     visit(&registry, physical.as_ref(), &mut found);
     found

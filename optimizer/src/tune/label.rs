@@ -39,7 +39,9 @@ pub(super) async fn execute(relata: &Relata, state: &SessionState, sql: &str, ti
     let plan = crate::optimizer::optimized(state, sql).await?;
     let (plan, known) = {
         let estimator = relata.estimator();
-        let plan = join_order::reorder(&estimator, &relata.config, relata.cost_model.as_ref(), plan)?;
+        let partitions = state.config().target_partitions();
+        let model = relata.cost_model.as_ref();
+        let plan = join_order::reorder(&estimator, &relata.config, model, partitions, plan)?;
         let known = || QueryRows::new(&estimator, &plan);
         let (Some(for_planning), Some(for_counting)) = (known(), known()) else {
             return Err(RelataError::Tuning("nothing is known about the query".to_owned()));

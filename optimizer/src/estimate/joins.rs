@@ -1,0 +1,73 @@
+//! Joins of every type: the estimate of any set of nodes of a hypergraph.
+
+use datafusion::logical_expr::JoinType;
+use relata_featurize::join_graph::RelationSet;
+
+use super::{Estimate, Estimator, Region, rows};
+use crate::join_order::{Dependent, JoinHypergraph};
+
+/// The part of the rows that an anti join keeps at least: keys that seem to match all may still miss some.
+const LEAST_UNMATCHED: f64 = 0.05;
+
+/// The estimates of a hypergraph: those of its inner joins, times what each dependent makes of a row.
+pub(crate) struct JoinRows<'r, 'a> {
+    pub(crate) region: &'r mut Region<'a>,
+    graph: &'r JoinHypergraph,
+    /// Rows per row of the left side, by dependent.
+    factors: Vec<Estimate>,
+    /// Rows of each dependent's own plan.
+    alone: Vec<Estimate>,
+}
+
+impl<'r, 'a> JoinRows<'r, 'a> {
+    /// `region` is that of the graph's inner joins.
+    pub(crate) fn new(estimator: &Estimator<'_>, region: &'r mut Region<'a>, graph: &'r JoinHypergraph) -> Self {
+        let mut made = Self { region, graph, factors: Vec::new(), alone: Vec::new() };
+        for dependent in &graph.dependents {
+            made.alone.push(rows(estimator, &dependent.plan));
+            // Those that a dependent requires come before it.
+            let factor = made.factor(estimator, dependent);
+            made.factors.push(factor);
+        }
+        made
+    }
+
+    /// Whether what the dependents make of a row could be estimated.
+    pub(crate) fn are_known(&self) -> bool {
+        self.factors.iter().all(Estimate::is_known)
+    }
+
+    /// Rows of the joined nodes of `set` under every filter and condition among them.
+    pub(crate) fn set(&mut self, set: RelationSet) -> Estimate {
+        let first = self.graph.inner.relations.len();
+        let relations = self.graph.relations(set);
+        let dependents = set.minus(relations);
+        if relations.is_empty() {
+            return dependents.iter().next().map_or(Estimate::exact(1.0), |node| self.alone[node - first]);
+        }
+        let inner = self.region.set(relations);
+        dependents.iter().fold(inner, |rows, node| rows.zip(self.factors[node - first], |rows, factor| rows * factor))
+    }
+
+    /// What a dependent makes of a row: the rows it is matched with, held against the join's type.
+    fn factor(&mut self, estimator: &Estimator<'_>, dependent: &Dependent) -> Estimate {
+        if dependent.join_type == JoinType::LeftMark {
+            return Estimate::exact(1.0);
+        }
+        let base = self.set(dependent.base);
+        let matched = estimator.region(&dependent.matches, |region| region.set(dependent.matches.all()));
+        if !base.is_known() || !matched.is_known() {
+            return Estimate::fallback("no profile");
+        }
+        let per_row = matched.map(|rows| rows / base.rows.max(f64::MIN_POSITIVE));
+        match dependent.join_type {
+            JoinType::LeftSemi => per_row.map(|matches| matches.min(1.0)),
+            JoinType::LeftAnti => {
+                let unmatched = |matches: f64| (1.0 - matches).max(LEAST_UNMATCHED);
+                let (lower, upper) = (unmatched(per_row.upper), unmatched(per_row.lower));
+                Estimate { lower, upper, ..per_row.map(unmatched) }
+            }
+            _ => per_row.map(|matches| matches.max(1.0)),
+        }
+    }
+}
