@@ -24,7 +24,7 @@ use relata_featurize::profile::ProfileConfig;
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters, count};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
-use crate::join_order::{CostModel, ExecutionTime};
+use crate::join_order::{Considered, CostModel, ExecutionTime};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::synopses::{ForeignKey, SynopsesReport};
@@ -153,7 +153,8 @@ impl Relata {
 
     /// Makes the session plan with relata: wraps its query planner, adds the settings `relata.*` and the table functions
     /// `approx_answer('SELECT ...')` (see [`Self::answer`]), `relata_analyze()`, `relata_profiles()`, `relata_drop()` (see
-    /// [`Self::analyze`], [`Self::profiles`], [`Self::forget`]) and `relata_counters()`.
+    /// [`Self::analyze`], [`Self::profiles`], [`Self::forget`]), `relata_counters()` and `relata_explain('SELECT ...')`, which
+    /// lists the sub-plans of a query with their estimates and the join orders that were compared with their costs.
     #[must_use]
     pub fn install(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let previous = builder.query_planner().take();
@@ -327,6 +328,21 @@ impl Relata {
         collect(Arc::clone(&physical), state.task_ctx()).await?;
         let ran = physical.downcast_ref::<AnalyzeExec>().map_or(&physical, AnalyzeExec::input);
         Ok(explain::analyzed::render(ran.as_ref()))
+    }
+
+    /// The sub-plans that were estimated and the join orders that were compared for a query, under the settings of its session.
+    pub(crate) async fn considered(&self, state: &SessionState, sql: &str) -> Result<Vec<Considered>> {
+        let config = RelataConfig::of(state.config_options()).unwrap_or(&self.config);
+        let plan = optimized(state, sql).await?;
+        if config.lazy_profiling {
+            self.profile_tables_of(&plan, state, Duration::from_millis(config.profile_budget_ms)).await;
+        }
+        // What the query itself counts is not counted twice.
+        let counters = Counters::default();
+        let mut estimator = self.estimator();
+        estimator.counters = &counters;
+        let partitions = state.config().target_partitions();
+        Ok(join_order::considered(&estimator, config, self.cost_model.as_ref(), partitions, plan)?)
     }
 
     /// The optimized plan of a query with its joins in relata's order.

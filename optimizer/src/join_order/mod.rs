@@ -4,6 +4,7 @@
 //! the query when the predicted gain is small, when a node is unknown or when the rebuilt plan does not have exactly the
 //! schema of the original.
 
+mod considered;
 mod cost;
 mod enumerate;
 mod graph;
@@ -17,8 +18,10 @@ use relata_featurize::join_graph::RelationSet;
 
 use crate::config::RelataConfig;
 use crate::counters::count;
-use crate::estimate::{Estimator, JoinRows};
+use crate::estimate::{Estimate, Estimator, JoinRows};
 
+pub(crate) use considered::Considered;
+use considered::Notes;
 pub use cost::{CostModel, ExecutionTime, JoinMethod, JoinShape, JoinSide, OutputCost};
 use enumerate::{Enumerator, JoinTree};
 use graph::Shape;
@@ -32,7 +35,7 @@ pub(crate) fn reorder(
     partitions: usize,
     plan: LogicalPlan,
 ) -> Result<LogicalPlan> {
-    let ordered = Reorder { estimator, config, model, partitions }.node(plan)?;
+    let ordered = Reorder { estimator, config, model, partitions, notes: None }.node(plan)?;
     if !ordered.transformed {
         return Ok(ordered.data);
     }
@@ -40,11 +43,25 @@ pub(crate) fn reorder(
     Ok(OptimizeProjections::new().rewrite(ordered.data, &OptimizerContext::new())?.data)
 }
 
+/// What [`reorder`] considers, region by region.
+pub(crate) fn considered(
+    estimator: &Estimator<'_>,
+    config: &RelataConfig,
+    model: &dyn CostModel,
+    partitions: usize,
+    plan: LogicalPlan,
+) -> Result<Vec<Considered>> {
+    let notes = Notes::default();
+    Reorder { estimator, config, model, partitions, notes: Some(&notes) }.node(plan)?;
+    Ok(notes.into_considered())
+}
+
 struct Reorder<'a> {
     estimator: &'a Estimator<'a>,
     config: &'a RelataConfig,
     model: &'a dyn CostModel,
     partitions: usize,
+    notes: Option<&'a Notes>,
 }
 
 impl Reorder<'_> {
@@ -103,19 +120,35 @@ impl Reorder<'_> {
         self.estimator.region(&graph.inner, |region| {
             let counters = self.estimator.counters;
             let mut rows = JoinRows::new(self.estimator, region, graph);
-            let known = |rows: &mut JoinRows<'_, '_>, node| rows.set(RelationSet::single(node)).is_known();
+            let noted = |set, estimate: Estimate| {
+                if let Some(notes) = self.notes {
+                    notes.set(set, estimate);
+                }
+                estimate
+            };
+            let known = |rows: &mut JoinRows<'_, '_>, node| {
+                let set = RelationSet::single(node);
+                noted(set, rows.set(set)).is_known()
+            };
             if !rows.are_known() || !(0..graph.len()).all(|node| known(&mut rows, node)) {
                 count(&counters.unestimated);
+                if let Some(notes) = self.notes {
+                    notes.region(graph, None);
+                }
                 return None;
             }
             let scanned =
                 |relation: usize| JoinSide { rows: rows.region.estimator.single(relation).unfiltered, width: 0.0 };
             let scanned: f64 = (0..graph.inner.relations.len()).map(|r| self.model.scan(scanned(r))).sum();
-            let mut rows = |set: RelationSet| rows.set(set).rows;
+            let mut rows = |set: RelationSet| noted(set, rows.set(set)).rows;
             let mut enumerator = Enumerator { graph, model: self.model, partitions: self.partitions, rows: &mut rows };
             let own = enumerator.original();
             let best = enumerator.cheapest(self.config.enumeration_budget)?;
-            if (scanned + own.cost) / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
+            let reordered = (scanned + own.cost) / (scanned + best.cost).max(1.0) >= self.config.minimum_gain;
+            if let Some(notes) = self.notes {
+                notes.region(graph, Some((&own, &best, reordered)));
+            }
+            if !reordered {
                 count(&counters.kept);
                 return None;
             }

@@ -1,5 +1,5 @@
-//! `relata_analyze()`, `relata_profiles()`, `relata_drop()` and `relata_counters()`: what [`Relata`] does to its profiles, as
-//! tables.
+//! `relata_analyze()`, `relata_profiles()` and `relata_drop()`: what [`Relata`] does to its profiles, as tables;
+//! `relata_counters()` and `relata_explain('SELECT ...')`: what it does to queries.
 //!
 //! The work is done when the plan runs, so that EXPLAIN does none of it.
 
@@ -25,6 +25,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
 
+use crate::estimate::Estimate;
+use crate::join_order::Considered;
 use crate::profiles::{ProfileSource, TableReport};
 use crate::{CounterValues, ProfileReport, Relata};
 
@@ -35,6 +37,7 @@ pub(super) enum Action {
     Profiles,
     Drop,
     Counters,
+    Explain,
 }
 
 impl Action {
@@ -44,6 +47,7 @@ impl Action {
             Self::Profiles => "relata_profiles",
             Self::Drop => "relata_drop",
             Self::Counters => "relata_counters",
+            Self::Explain => "relata_explain",
         }
     }
 
@@ -70,6 +74,17 @@ impl Action {
                 Field::new("made", DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into())), true),
             ],
             Self::Counters => vec![text("counter"), number("value")],
+            Self::Explain => vec![
+                number("region"),
+                text("kind"),
+                text("relations"),
+                Field::new("rows", DataType::Float64, true),
+                Field::new("lower", DataType::Float64, true),
+                Field::new("upper", DataType::Float64, true),
+                text("origin"),
+                Field::new("cost", DataType::Float64, true),
+                Field::new("chosen", DataType::Boolean, true),
+            ],
         };
         Arc::new(Schema::new(fields))
     }
@@ -85,25 +100,27 @@ pub(super) struct Maintenance {
 impl TableFunctionImpl for Maintenance {
     fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
         let name = self.action.name();
-        let takes_table = matches!(self.action, Action::Analyze | Action::Drop);
-        let table = match args.exprs() {
-            [] => None,
-            [Expr::Literal(value, _)] if takes_table && let Some(table) = value.try_as_str().flatten() => {
-                Some(TableReference::from(table))
-            }
-            _ if takes_table => {
+        let text = match args.exprs() {
+            [Expr::Literal(value, _)] => value.try_as_str().flatten(),
+            _ => None,
+        };
+        let argument = match (self.action, args.exprs().len(), text) {
+            (Action::Analyze | Action::Drop | Action::Explain, 1, Some(text)) => Some(text.to_owned()),
+            (Action::Analyze | Action::Drop | Action::Profiles | Action::Counters, 0, _) => None,
+            (Action::Analyze | Action::Drop, ..) => {
                 return plan_err!(
                     "{name} takes the name of a table as a string, {name}('table'), or nothing for all tables"
                 );
             }
-            _ => return plan_err!("{name} takes no argument"),
+            (Action::Explain, ..) => return plan_err!("{name} takes one query as a string: {name}('SELECT ...')"),
+            (Action::Profiles | Action::Counters, ..) => return plan_err!("{name} takes no argument"),
         };
         let Some(state) = args.session().as_any().downcast_ref::<SessionState>() else {
             return not_impl_err!("{name} in a session that is no SessionState");
         };
         let ctx = SessionContext::new_with_state(state.clone());
         let (relata, action, schema) = (self.relata.clone(), self.action, self.action.schema());
-        let rows = Arc::new(ActionRows { relata, action, table, ctx, schema: Arc::clone(&schema) });
+        let rows = Arc::new(ActionRows { relata, action, argument, ctx, schema: Arc::clone(&schema) });
         Ok(Arc::new(ActionTable(StreamingTable::try_new(schema, vec![rows])?)))
     }
 }
@@ -142,14 +159,17 @@ impl TableProvider for ActionTable {
 struct ActionRows {
     relata: Relata,
     action: Action,
-    table: Option<TableReference>,
+    argument: Option<String>,
     ctx: SessionContext,
     schema: SchemaRef,
 }
 
 impl fmt::Debug for ActionRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ActionRows").field("action", &self.action).field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("ActionRows")
+            .field("action", &self.action)
+            .field("argument", &self.argument)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,14 +179,18 @@ impl PartitionStream for ActionRows {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (relata, action, table) = (self.relata.clone(), self.action, self.table.clone());
+        let (relata, action, argument) = (self.relata.clone(), self.action, self.argument.clone());
         let (ctx, schema) = (self.ctx.clone(), Arc::clone(&self.schema));
         let rows = async move {
+            let table = argument.as_deref().filter(|_| action != Action::Explain).map(TableReference::from);
             let columns = match action {
                 Action::Analyze => analyzed(&relata.analyze(&ctx, table).await?),
                 Action::Profiles => profiles(&relata.profiles(&ctx).await?),
                 Action::Drop => profiles(&relata.forget(&ctx, table).await?),
                 Action::Counters => counters(relata.counters()),
+                Action::Explain => {
+                    considered(&relata.considered(&ctx.state(), argument.as_deref().unwrap_or_default()).await?)
+                }
             };
             Ok(RecordBatch::try_new(schema, columns)?)
         };
@@ -205,6 +229,25 @@ fn counters(values: CounterValues) -> Vec<ArrayRef> {
     vec![
         Arc::new(StringArray::from_iter_values(values.iter().map(|(name, _)| name))),
         Arc::new(UInt64Array::from_iter_values(values.iter().map(|(_, value)| *value))),
+    ]
+}
+
+fn considered(rows: &[Considered]) -> Vec<ArrayRef> {
+    let known = |number: fn(&Estimate) -> f64| {
+        let estimates = rows.iter().map(|row| row.estimate);
+        let numbers = estimates.map(|estimate| estimate.is_known().then(|| number(&estimate)));
+        Arc::new(Float64Array::from_iter(numbers)) as ArrayRef
+    };
+    vec![
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.region as u64))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.kind))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.relations))),
+        known(|estimate| estimate.rows),
+        known(|estimate| estimate.lower),
+        known(|estimate| estimate.upper),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.estimate.origin.to_string()))),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.cost))),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.chosen)))),
     ]
 }
 

@@ -16,7 +16,7 @@ use maintenance::{Action, Maintenance};
 pub(crate) fn functions(relata: &Relata) -> Vec<TableFunction> {
     let approx_answer = Arc::new(ApproxAnswer { relata: relata.clone() });
     let mut functions = vec![TableFunction::new("approx_answer".to_owned(), approx_answer)];
-    for action in [Action::Analyze, Action::Profiles, Action::Drop, Action::Counters] {
+    for action in [Action::Analyze, Action::Profiles, Action::Drop, Action::Counters, Action::Explain] {
         let function: Arc<dyn TableFunctionImpl> = Arc::new(Maintenance { relata: relata.clone(), action });
         functions.push(TableFunction::new(action.name().to_owned(), function));
     }

@@ -136,3 +136,40 @@ async fn wrong_arguments_have_clear_errors() {
         assert!(text.contains("no table nowhere"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn the_orders_of_a_query_are_listed_with_their_costs() {
+    let sessions = shop();
+    let sql = "SELECT COUNT(*) FROM orders o JOIN customer c ON o.customer = c.id JOIN town t ON c.town = t.id WHERE t.name < ''z''";
+    let of = |rest: &str| format!("SELECT {rest}");
+    let from = format!("FROM relata_explain('{sql}')");
+    let sets = answer(&sessions, &of(&format!("relations {from} WHERE kind = 'sub-plan' ORDER BY relations"))).await;
+    // Every connected set of the chain, and each once.
+    let mut nodes: Vec<Vec<&str>> =
+        sets.iter().map(|set| set.split(['|', ',', ' ']).filter(|n| !n.is_empty()).collect()).collect();
+    nodes.iter_mut().for_each(|set| set.sort_unstable());
+    nodes.sort();
+    assert_eq!(nodes, [vec!["c"], vec!["c", "o"], vec!["c", "o", "t"], vec!["c", "t"], vec!["o"], vec!["t"]]);
+    let wrong = "rows IS NULL OR lower > rows OR upper < rows OR origin LIKE 'fallback%' OR region <> 1";
+    assert_eq!(answer(&sessions, &of(&format!("COUNT(*) {from} WHERE {wrong}"))).await, ["| 0 |"]);
+    // Of the two orders one is chosen, and the cheapest is not more expensive than the query's.
+    let orders = "COUNT(*), SUM(CAST(chosen AS INT)), \
+        MIN(CASE kind WHEN 'cheapest order' THEN cost END) <= MIN(CASE kind WHEN 'order of the query' THEN cost END)";
+    assert_eq!(
+        answer(&sessions, &of(&format!("{orders} {from} WHERE kind <> 'sub-plan'"))).await,
+        ["| 2 | 1 | true |"]
+    );
+    let chosen = of(&format!("COUNT(*), COUNT(cost) {from} WHERE kind = 'sub-plan' AND chosen"));
+    assert_eq!(answer(&sessions, &chosen).await, ["| 5 | 5 |"]);
+    let counters = sessions.relata.counters();
+    assert_eq!((counters.reordered, counters.kept, counters.planned), (0, 0, 0), "{counters:?}");
+
+    assert!(answer(&sessions, "SELECT * FROM relata_explain('SELECT 1')").await.is_empty());
+    for argument in ["", "1", "'SELECT 1', 'SELECT 2'"] {
+        let text = error(&sessions, &format!("SELECT * FROM relata_explain({argument})")).await;
+        assert!(text.contains("relata_explain('SELECT ...')"), "{text}");
+    }
+    for query in ["SELECT FROM WHERE", "SELECT 1 FROM nowhere", "DROP TABLE town"] {
+        error(&sessions, &format!("SELECT * FROM relata_explain('{query}')")).await;
+    }
+}
