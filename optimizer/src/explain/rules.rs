@@ -10,6 +10,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use smallvec::SmallVec;
 
@@ -151,6 +152,8 @@ impl Shared {
                 Some(Some(leaf)) => {
                     (Some(Place::scan(leaf)), Some(self.estimates.leaves[leaf].rows(plan.as_ref(), below_filter)))
                 }
+                // What DataFusion answers from statistics is one row.
+                Some(None) if plan.is::<PlaceholderRowExec>() => (None, Some(Estimate::exact(1.0))),
                 Some(None) => (None, Some(Estimate::fallback("scan not identified"))),
                 None => (None, None),
             }

@@ -227,8 +227,16 @@ async fn what_is_unknown_says_why() {
     assert!(!plan.contains("relata_q_error"), "{plan}");
     let analyzed = explained(&sessions.learned, &format!("EXPLAIN ANALYZE {JOIN}")).await;
     assert!(!analyzed.contains("relata_q_error"), "{analyzed}");
-    // Rows of a part of an aggregation, and of subqueries, are nobody's.
     let sessions = shop(pretrained()).await;
+    // A guess does not pass for what is known.
+    let sql =
+        "SELECT * FROM (SELECT id, ROW_NUMBER() OVER (PARTITION BY customer ORDER BY id) AS n FROM orders) WHERE n < 3";
+    let plan = explained(&sessions.learned, &format!("EXPLAIN {sql}")).await;
+    let filter = plan.lines().find(|line| line.contains("FilterExec")).unwrap();
+    assert!(filter.contains("relata_rows=60 [0, 300] analytical"), "{plan}");
+    let plan = explained(&sessions.learned, "EXPLAIN SELECT COUNT(*) FROM orders").await;
+    assert!(plan.contains("PlaceholderRowExec, relata_rows=1 [1, 1] exact"), "{plan}");
+    // Rows of a part of an aggregation, and of subqueries, are nobody's.
     let sql = "SELECT id FROM orders WHERE amount < (SELECT AVG(amount) FROM orders)";
     let plan = explained(&sessions.learned, &format!("EXPLAIN {sql}")).await;
     let subquery: Vec<&str> = plan.lines().skip_while(|line| !line.contains("AggregateExec")).collect();
