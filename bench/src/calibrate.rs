@@ -15,6 +15,7 @@ use datafusion::common::{JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::Operator;
+use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::{LexOrdering, PhysicalExprRef, PhysicalSortExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -22,7 +23,8 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode, SortMergeJoinExec};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::{ExecutionPlan, Partitioning, execute_stream_partitioned};
+use datafusion::physical_plan::{ExecutionPlan, Partitioning, collect, execute_stream_partitioned};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata::join_order::{CostModel, ExecutionTime, JoinMethod, JoinShape, JoinSide};
@@ -76,7 +78,8 @@ pub async fn calibrate(options: &CalibrateOptions) -> Result<String> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let fitted = fit(&measured);
+    let mut fitted = fit(&measured);
+    (fitted.scan_row, fitted.scan_byte) = scan(options.rows, partitions, options.repeat).await?;
     let rows = measured.iter().map(|join| {
         let predicted = fitted.join(join.method, &join.shape);
         let (build, probe, output) = (join.shape.build, join.shape.probe, join.shape.output);
@@ -136,15 +139,7 @@ impl Trial {
         for _ in 0..repeat {
             let plan = self.plan(Arc::clone(&build), Arc::clone(&probe), partitions)?;
             let start = Instant::now();
-            let streams = execute_stream_partitioned(plan, Arc::clone(&context))?;
-            let tasks: Vec<_> = streams
-                .into_iter()
-                .map(|stream| tokio::spawn(stream.try_fold(0, async |rows, batch| Ok(rows + batch.num_rows()))))
-                .collect();
-            rows = 0;
-            for task in tasks {
-                rows += task.await.context("a join panicked")??;
-            }
+            rows = count_rows(plan, Arc::clone(&context)).await?;
             fastest = fastest.min(start.elapsed().as_nanos() as f64);
         }
         let width = 8.0 * (1 + self.columns) as f64;
@@ -204,6 +199,48 @@ impl Trial {
     }
 }
 
+/// Nanoseconds of one core to read a row of a Parquet file, and a byte of it, from files with few and with many columns.
+async fn scan(rows: usize, partitions: usize, repeat: usize) -> Result<(f64, f64)> {
+    let folder = tempfile::tempdir()?;
+    let config = SessionConfig::new().with_target_partitions(partitions);
+    let mut times = Vec::new();
+    for columns in [1, 8] {
+        let table = side(rows, columns, 1, |row| scattered(row, rows))?;
+        let path = folder.path().join(format!("{columns}.parquet"));
+        let context = SessionContext::new_with_config(config.clone());
+        let mut writer = ArrowWriter::try_new(std::fs::File::create(&path)?, table.schema(), None)?;
+        for batch in collect(table, context.task_ctx()).await? {
+            writer.write(&batch)?;
+        }
+        writer.close()?;
+        let path = path.to_str().context("the folder of temporary files has a name in UTF-8")?;
+        context.register_parquet("t", path, ParquetReadOptions::default()).await?;
+        let mut fastest = f64::INFINITY;
+        for _ in 0..repeat {
+            let plan = context.table("t").await?.create_physical_plan().await?;
+            let start = Instant::now();
+            count_rows(plan, context.task_ctx()).await?;
+            fastest = fastest.min(start.elapsed().as_nanos() as f64 * partitions as f64 / rows as f64);
+        }
+        times.push((8.0 * (1 + columns) as f64, fastest));
+    }
+    let [(few, short), (many, long)] = times[..] else { return Ok((0.0, 0.0)) };
+    let byte = ((long - short) / (many - few)).max(0.0);
+    Ok(((short - byte * few).max(0.0), byte))
+}
+
+/// Runs a plan and counts what it returns.
+async fn count_rows(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<usize> {
+    let streams = execute_stream_partitioned(plan, context)?.into_iter();
+    let tasks = streams.map(|stream| tokio::spawn(stream.try_fold(0, async |rows, batch| Ok(rows + batch.num_rows()))));
+    let tasks: Vec<_> = tasks.collect();
+    let mut rows = 0;
+    for task in tasks {
+        rows += task.await.context("a partition panicked")??;
+    }
+    Ok(rows)
+}
+
 /// A key below `8 * keys` for each of so many numbers, far from the order of the numbers. So few of the range's values are keys
 /// that DataFusion hashes them instead of indexing an array.
 fn scattered(number: usize, keys: usize) -> i64 {
@@ -246,16 +283,18 @@ fn nothing_equal(schema: &SchemaRef) -> Result<JoinFilter> {
 type Constant = fn(&mut ExecutionTime) -> &mut f64;
 
 /// Every constant that a join has a part of.
-const CONSTANTS: [Constant; 9] = [
+const CONSTANTS: [Constant; 11] = [
     |time| &mut time.build_row,
     |time| &mut time.build_byte,
     |time| &mut time.probe_row,
+    |time| &mut time.miss,
     |time| &mut time.output_row,
     |time| &mut time.output_byte,
     |time| &mut time.exchange_row,
     |time| &mut time.exchange_byte,
     |time| &mut time.pair,
     |time| &mut time.compare_row,
+    |time| &mut time.sort_byte,
 ];
 
 /// The constants with the least squared relative error, none negative: coordinate descent, for the predicted time is linear in

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::metrics::q_error;
-use crate::run::summary::speedup;
+use crate::run::summary::{speedup, summarize};
 use crate::run::{DEFAULT, RunReport};
 use crate::score::contender::RELATA;
 use crate::score::figures::{short, table};
@@ -150,11 +150,11 @@ fn estimates(before: &ScoreReport, after: &ScoreReport) -> (Vec<Change>, Vec<Cha
 fn runs(before: &RunReport, after: &RunReport) -> (Vec<Change>, Vec<Change>) {
     let figures = |report: &RunReport| -> BTreeMap<String, f64> {
         let mut all = BTreeMap::new();
-        for summary in report.summaries.iter().filter(|summary| summary.database.is_none()) {
-            let name = &summary.optimizer;
+        for name in &report.optimizers {
+            let summary = summarize(report, None, None, name);
             all.insert(format!("{name}: total time / {DEFAULT}"), 1.0 / summary.total_speedup);
             all.insert(format!("{name}: time / {DEFAULT}, geometric mean"), 1.0 / summary.geometric_mean);
-            all.insert(format!("{name}: 1 + share over 2x slower"), 1.0 + summary.much_slower);
+            all.insert(format!("{name}: 1 + share over 2x slower"), 1.0 + summary.slower.much_slower);
         }
         all
     };
@@ -162,7 +162,7 @@ fn runs(before: &RunReport, after: &RunReport) -> (Vec<Change>, Vec<Change>) {
         let timed = report
             .queries
             .iter()
-            .filter_map(|query| Some((query.id.clone(), 1.0 / speedup(query, crate::run::RELATA, report.timeout)?)));
+            .filter_map(|query| Some((query.id.clone(), 1.0 / speedup(query, RELATA, report.settings.timeout)?)));
         timed.collect()
     };
     (join(figures(before), &figures(after)), join(queries(before), &queries(after)))

@@ -56,6 +56,9 @@ pub struct Source {
     /// File of the queries over it, as `relata-bench queries` writes them
     #[arg(long, requires = "folder")]
     pub queries: Option<PathBuf>,
+    /// Folder of files DATABASE.jsonl with queries over databases of the corpus, instead of the corpus' own
+    #[arg(long, value_name = "DIR", conflicts_with = "folder")]
+    pub workloads: Option<PathBuf>,
 }
 
 impl Source {
@@ -64,17 +67,41 @@ impl Source {
     /// # Errors
     /// When there is no corpus, a named database has no workload, or a file is damaged.
     pub fn read(&self, kinds: &[String]) -> Result<Vec<Workload>> {
-        match (&self.folder, &self.queries) {
-            (Some(folder), Some(queries)) => {
+        match (&self.folder, &self.queries, &self.workloads) {
+            (Some(folder), Some(queries), _) => {
                 let name = folder.canonicalize().with_context(|| folder.display().to_string())?;
                 let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                let queries = read_lines(queries)?.into_iter().map(|entry| query(entry, None));
-                let queries = queries.collect::<Result<_>>()?;
-                Ok(vec![Workload { database: name, folder: folder.clone(), queries }])
+                Ok(vec![Workload { database: name, folder: folder.clone(), queries: read_file(queries)? }])
             }
+            (_, _, Some(workloads)) => self.read_files(workloads),
             _ => read_workloads(&self.corpus, &self.database, kinds),
         }
     }
+
+    /// Reads the files of `workloads`, one per database, in order of name.
+    fn read_files(&self, workloads: &Path) -> Result<Vec<Workload>> {
+        let mut found = vec![];
+        for entry in std::fs::read_dir(workloads).with_context(|| workloads.display().to_string())? {
+            let file = entry?.path();
+            let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let wanted = self.database.is_empty() || self.database.contains(&name);
+            if wanted && file.extension().is_some_and(|ending| ending == "jsonl") {
+                found.push((name, file));
+            }
+        }
+        found.sort();
+        ensure!(!found.is_empty(), "{} holds no file DATABASE.jsonl of these databases", workloads.display());
+        let read = |(database, file): (String, PathBuf)| {
+            let folder = self.corpus.join(&database);
+            ensure!(folder.is_dir(), "{} has no database in {}", file.display(), self.corpus.display());
+            Ok(Workload { database, folder, queries: read_file(&file)? })
+        };
+        found.into_iter().map(read).collect()
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<CorpusQuery>> {
+    read_lines(path)?.into_iter().map(|entry| query(entry, None)).collect()
 }
 
 #[derive(Debug, Deserialize)]
@@ -194,7 +221,7 @@ pub(crate) mod tests {
 
     /// A corpus at `folder`.
     pub(crate) fn source(corpus: &Path) -> Source {
-        Source { corpus: corpus.to_path_buf(), database: vec![], folder: None, queries: None }
+        Source { corpus: corpus.to_path_buf(), database: vec![], folder: None, queries: None, workloads: None }
     }
 
     /// Writes a corpus of one database, `shop`, of one table of a hundred rows, with two queries and a sub-plan.
@@ -245,9 +272,16 @@ pub(crate) mod tests {
         let missing = read_workloads(corpus.path(), &["shop2".to_owned()], &kinds).unwrap_err();
         assert!(missing.to_string().contains("no workload of shop2"));
         let (folder, file) = (corpus.path().join("shop"), corpus.path().join("shop/workload/queries.jsonl"));
-        let source = Source { folder: Some(folder), queries: Some(file), ..source(corpus.path()) };
-        let read = source.read(&[]).unwrap();
+        let from_file = Source { folder: Some(folder), queries: Some(file.clone()), ..source(corpus.path()) };
+        let read = from_file.read(&[]).unwrap();
         assert_eq!((read[0].database.as_str(), read[0].queries.len()), ("shop", 2));
+        let workloads = corpus.path().join("workloads");
+        std::fs::create_dir(&workloads).unwrap();
+        std::fs::copy(&file, workloads.join("shop.jsonl")).unwrap();
+        let from_files = Source { workloads: Some(workloads.clone()), ..source(corpus.path()) };
+        assert_eq!(from_files.read(&[]).unwrap(), [Workload { folder: corpus.path().join("shop"), ..read[0].clone() }]);
+        std::fs::copy(&file, workloads.join("nowhere.jsonl")).unwrap();
+        assert!(from_files.read(&[]).unwrap_err().to_string().contains("has no database"));
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
-//! - [`run`] times queries, those of [`tpch`] as well, under DataFusion's default, relata, and relata with the [`oracle`]'s
-//!   cardinalities; [`mod@tune`] measures what tuning on a database gains; [`report`] and [`compare`] read what `estimate` and
+//! - [`run`] times queries, those of [`tpch`] as well, under DataFusion's default, relata, and others such as relata with the
+//!   [`oracle`]'s cardinalities; [`mod@tune`] measures what tuning on a database gains; [`report`] and [`compare`] read what `estimate` and
 //!   `run` wrote, [`ablations`] what `estimate` wrote of models that lack something.
 //!
 //! Invariant: databases of role `eval` are measured on and never traced.

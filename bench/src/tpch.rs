@@ -49,16 +49,21 @@ const PARAMETERS: [&[&str]; 22] = [
 /// Rows that a query returns at most (clause 2.4.N.1).
 const LIMITS: [(usize, usize); 5] = [(2, 100), (3, 10), (10, 20), (18, 100), (21, 100)];
 
-/// The folder of the tables at a scale factor, in the user's cache.
+/// The folder of the tables at a scale factor, in the user's cache, with the queries beside them in `queries.jsonl`.
 ///
 /// # Errors
-/// When the tables cannot be written.
+/// When the tables or the queries cannot be written.
 pub fn tables(scale: f64) -> Result<PathBuf> {
     ensure!(scale > 0.0 && scale.is_finite(), "the scale factor must be positive");
     let folder = cache_directory().join("tpch").join(format!("sf{scale}"));
     if !folder.join("schema.json").is_file() {
         write(scale, &folder)?;
     }
+    let line =
+        |(id, sql): (String, String)| serde_json::json!({"id": id, "kind": "tpch", "sql": sql}).to_string() + "\n";
+    let file = folder.join("queries.jsonl");
+    std::fs::write(&file, queries(scale).into_iter().map(line).collect::<String>())
+        .with_context(|| file.display().to_string())?;
     Ok(folder)
 }
 
@@ -136,17 +141,25 @@ fn write_table(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use relata::cli::database::Database;
+    use relata::cli::measure::measure;
     use relata::cli::session::SessionOptions;
+    use relata::{RandomRows, Relata, RelataConfig};
 
     use super::*;
+
+    async fn database(scale: f64, folder: &Path) -> Database {
+        let folder = folder.join("tpch");
+        write(scale, &folder).unwrap();
+        Database::open(&folder, &SessionOptions::default()).await.unwrap()
+    }
 
     #[tokio::test]
     async fn every_query_can_be_planned() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("tpch");
-        write(0.001, &folder).unwrap();
-        let database = Database::open(&folder, &SessionOptions::default()).await.unwrap();
+        let database = database(0.001, folder.path()).await;
         assert_eq!((database.tables.len(), database.notes.len()), (8, 0));
         let context = database.context(None).unwrap();
         for number in 1..=22 {
@@ -157,5 +170,32 @@ mod tests {
         }
         let rows = context.sql("SELECT * FROM lineitem").await.unwrap().count().await.unwrap();
         assert_eq!(rows, 6005);
+    }
+
+    #[tokio::test]
+    async fn every_query_has_one_answer_whatever_the_estimates() {
+        const SCALE: f64 = 0.01;
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(SCALE, folder.path()).await;
+        let mut config = RelataConfig::default();
+        config.minimum_gain = 0.0;
+        let relata = Relata::pretrained().unwrap().with_foreign_keys(database.foreign_keys()).with_config(config);
+        let misled = relata.clone().with_known_rows(Arc::new(RandomRows::new(1)));
+        let default = database.context(None).unwrap();
+        let others = [&relata, &misled].map(|relata| database.context(Some(relata)).unwrap());
+        relata.profile(&others[0]).await.unwrap();
+        let mut rows = 0;
+        for (name, sql) in queries(SCALE) {
+            let expected = measure(&default, &sql, None).await.unwrap_or_else(|error| panic!("{name}: {error}")).digest;
+            rows += expected.rows();
+            for other in &others {
+                let found = measure(other, &sql, None).await.unwrap_or_else(|error| panic!("{name}: {error}")).digest;
+                assert_eq!(found, expected, "{name}");
+            }
+        }
+        assert!(rows > 100);
+        let counters = relata.counters();
+        assert_eq!((counters.failures, counters.rejected), (0, 0), "{counters:?}");
+        assert!(counters.reordered >= 20, "{counters:?}");
     }
 }

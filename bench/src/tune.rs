@@ -96,7 +96,8 @@ pub struct TuneReport {
 pub async fn run(options: &TuneOptions) -> Result<TuneReport> {
     let mut names = options.database.clone();
     if names.is_empty() {
-        let all = Source { corpus: options.corpus.clone(), database: vec![], folder: None, queries: None };
+        let all =
+            Source { corpus: options.corpus.clone(), database: vec![], folder: None, queries: None, workloads: None };
         names = all.read(&[])?.into_iter().map(|workload| workload.database).collect();
     }
     let bar = ProgressBar::new(names.len() as u64);
@@ -122,7 +123,8 @@ async fn tuned(options: &TuneOptions, name: &str) -> Result<TunedDatabase> {
     let held_out = generated(options, &folder, options.seed + 1000, options.held_out).await?;
     let corpus = if folder.join("workload").is_dir() {
         let (corpus, database) = (options.corpus.clone(), vec![name.to_owned()]);
-        let workloads = Source { corpus, database, folder: None, queries: None }.read(&[options.kind.to_string()])?;
+        let workloads = Source { corpus, database, folder: None, queries: None, workloads: None }
+            .read(&[options.kind.to_string()])?;
         workloads.into_iter().flat_map(|workload| workload.queries).collect()
     } else {
         vec![]
@@ -168,11 +170,19 @@ async fn generated(options: &TuneOptions, folder: &Path, seed: u64, queries: usi
     let directory = tempfile::tempdir()?;
     let output = directory.path().join("queries.jsonl");
     let (database, kinds) = (Some(folder.to_owned()), vec![options.kind]);
-    let written =
-        WorkloadOptions { database, synthetic: None, seed, queries, kinds, output: output.clone(), subplans: None };
+    let written = WorkloadOptions {
+        database,
+        synthetic: None,
+        seed,
+        queries,
+        kinds,
+        joins: None,
+        output: output.clone(),
+        subplans: None,
+    };
     workload::run(&written).await?;
     let (corpus, folder, queries) = (options.corpus.clone(), Some(folder.to_owned()), Some(output));
-    let read = Source { corpus, database: vec![], folder, queries }.read(&[])?;
+    let read = Source { corpus, database: vec![], folder, queries, workloads: None }.read(&[])?;
     Ok(read.into_iter().flat_map(|workload| workload.queries).collect())
 }
 

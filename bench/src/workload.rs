@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::database::Database;
 use crate::queries::{Generator, Kind, Query};
-use crate::trace::{LabelledQuery, Labeller, Outcome};
+use crate::trace::{LabelledQuery, Labeller, Outcome, parse_range};
 
 /// Write queries with their exact answers as JSON lines
 #[derive(Debug, Clone, Args)]
@@ -32,6 +32,9 @@ pub struct WorkloadOptions {
     /// Kinds of queries
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["seed", "hard", "group"])]
     pub kinds: Vec<Kind>,
+    /// Joins of each query, such as 5..11, instead of those of its kind
+    #[arg(long, value_name = "LEAST..MOST", value_parser = parse_range)]
+    pub joins: Option<(usize, usize)>,
     /// File to write to
     #[arg(long)]
     pub output: PathBuf,
@@ -79,6 +82,7 @@ pub async fn run(options: &WorkloadOptions) -> Result<usize> {
     let mut file = create(&options.output)?;
     let mut sub_plans = options.subplans.as_deref().map(create).transpose()?;
     let mut generator = Generator::new(&database, options.seed);
+    generator.joins = options.joins;
     let mut labeller = Labeller::new(&database, options.seed, MOST_SUB_PLANS, &ProfileConfig::default())?;
     let mut written = 0;
     for &kind in &options.kinds {
@@ -118,6 +122,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn queries_can_have_many_joins() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("queries.jsonl");
+        let options = WorkloadOptions {
+            database: None,
+            synthetic: Some(4),
+            seed: 1,
+            queries: 4,
+            kinds: vec![Kind::Hard],
+            joins: Some((5, 11)),
+            output: output.clone(),
+            subplans: None,
+        };
+        assert_eq!(run(&options).await.unwrap(), 4);
+        let lines: Vec<serde_json::Value> = crate::corpus::read_lines(&output).unwrap();
+        for line in &lines {
+            let tables = line["tables"].as_array().unwrap().len();
+            assert!((6..=12).contains(&tables) && line["true_value"].as_f64().is_some_and(f64::is_finite), "{line}");
+        }
+    }
+
+    #[tokio::test]
     async fn lines_have_the_keys_of_the_corpus() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("queries.jsonl");
@@ -127,6 +153,7 @@ mod tests {
             seed: 1,
             queries: 5,
             kinds: vec![Kind::Seed, Kind::Group],
+            joins: None,
             output: output.clone(),
             subplans: Some(folder.path().join("subplans.jsonl")),
         };

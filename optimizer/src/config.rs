@@ -20,6 +20,13 @@ extensions_options! {
         pub profile_budget_ms: u64, default = 5_000
         /// How many times cheaper a new join order must be for the query's own order to be left.
         pub minimum_gain: f64, default = 1.5
+        /// Cost of the query's own order, in the cost model's unit, below which it is left as it is: nanoseconds by default.
+        pub minimum_cost: f64, default = 500_000.0
+        /// Whether orders are chosen by the expected rows of their joins, over the intervals, instead of by the medians.
+        pub expected_cost: bool, default = false
+        /// Predicted cost, in the cost model's unit, that every partition of a plan must have at least: plans with less to do run
+        /// in fewer partitions than `datafusion.execution.target_partitions`. 0 always leaves it as it is.
+        pub partition_cost: f64, default = 4_000_000.0
         /// Pairs of relation sets that join enumeration looks at before it goes on greedily; a chain of 28 relations, a star of
         /// 10 and a clique of 8 are within the default.
         pub enumeration_budget: usize, default = 4_000

@@ -45,6 +45,7 @@ mod maintenance;
 mod optimizer;
 mod planner;
 mod profiles;
+mod random_rows;
 mod sql;
 mod statistics;
 mod synopses;
@@ -59,6 +60,7 @@ pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use maintenance::{LoadedProfile, ProfileReport};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{DataVersions, ProfileSource, TableReport};
+pub use random_rows::RandomRows;
 pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.

@@ -95,6 +95,13 @@ impl Relata {
         self
     }
 
+    /// Leaves the estimates to profiles and formulas.
+    #[must_use]
+    pub fn without_experts(mut self) -> Self {
+        self.experts = None;
+        self
+    }
+
     /// Whether experts correct the analytical estimates.
     pub fn has_experts(&self) -> bool {
         self.experts.is_some()

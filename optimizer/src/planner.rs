@@ -18,6 +18,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
@@ -62,8 +63,8 @@ impl RelataQueryPlanner {
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
+        let model = self.relata.cost_model.as_ref();
         let ordered = if config.join_reordering {
-            let model = self.relata.cost_model.as_ref();
             join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&self.relata.counters.failures);
                 plan.clone()
@@ -71,7 +72,9 @@ impl RelataQueryPlanner {
         } else {
             plan.clone()
         };
-        let known = if config.statistics { QueryRows::new(&estimator, &ordered) } else { None };
+        // EXPLAIN is planned as what it explains.
+        let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
+        let known = if config.statistics { QueryRows::new(&estimator, model, query) } else { None };
         (ordered, known)
     }
 }
@@ -97,7 +100,7 @@ impl QueryPlanner for RelataQueryPlanner {
         if known.is_none() && !explains {
             return self.plan_inside(&ordered, session).await;
         }
-        let mut planning = PlanningSession::new(session, known, &self.relata);
+        let mut planning = PlanningSession::new(session, known, config, &self.relata);
         if !explains {
             return self.plan_inside(&ordered, &planning).await;
         }
@@ -116,6 +119,9 @@ fn has_join(plan: &LogicalPlan) -> bool {
     found
 }
 
+/// The share of a limited memory beyond which a hash table is not risked.
+const TABLE_SHARE: f64 = 0.5;
+
 /// The given session with relata's rows of one query in its statistics registry.
 pub(crate) struct PlanningSession<'a> {
     inner: &'a dyn Session,
@@ -127,7 +133,12 @@ pub(crate) struct PlanningSession<'a> {
 
 impl<'a> PlanningSession<'a> {
     /// Without rows it is the given session.
-    pub(crate) fn new(inner: &'a dyn Session, known: Option<QueryRows>, relata: &Relata) -> Self {
+    pub(crate) fn new(
+        inner: &'a dyn Session,
+        known: Option<QueryRows>,
+        settings: &RelataConfig,
+        relata: &Relata,
+    ) -> Self {
         let mut session = Self {
             inner,
             config: inner.config().clone(),
@@ -135,16 +146,24 @@ impl<'a> PlanningSession<'a> {
             rules: inner.physical_optimizers().to_vec(),
             table_options: inner.table_options().clone(),
         };
-        if let Some(known) = known {
-            session.config.options_mut().optimizer.use_statistics_registry = true;
-            let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
-            for rule in session.rules.iter_mut().filter(|rule| rule.name() == join_methods::REPLACED) {
-                let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
-                *rule = Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)));
-            }
-            session.rules.insert(0, Arc::new(IdentifyScans(Arc::clone(&rows))));
-            session.registry = Some(StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]));
+        let Some(known) = known else { return session };
+        let options = session.config.options_mut();
+        options.optimizer.use_statistics_registry = true;
+        let memory = inner.runtime_env().memory_pool.memory_limit();
+        if matches!(memory, MemoryLimit::Finite(bytes) if known.largest_table() > TABLE_SHARE * bytes as f64) {
+            // A hash table cannot spill to disk, a sorted side can.
+            options.optimizer.prefer_hash_join = false;
+        } else {
+            let most = options.execution.target_partitions;
+            options.execution.target_partitions = known.partitions(most, settings.partition_cost);
         }
+        let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
+        for rule in session.rules.iter_mut().filter(|rule| rule.name() == join_methods::REPLACED) {
+            let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
+            *rule = Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)));
+        }
+        session.rules.insert(0, Arc::new(IdentifyScans(Arc::clone(&rows))));
+        session.registry = Some(StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]));
         session
     }
 }

@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 
 use crate::counters::{Counters, count};
 use crate::estimate::{Estimator, PlanRows};
+use crate::join_order::{CostModel, JoinMethod, JoinShape, JoinSide};
 
 /// A node, by the scans below it (bit by place from the left) and the aggregations above them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +52,10 @@ pub(crate) struct QueryRows {
     rows: HashMap<Place, f64>,
     /// From the left.
     scans: Vec<Scan>,
+    /// Cost of the plan in one partition; `None` where a node is not known.
+    cost: Option<f64>,
+    /// Bytes of the largest hash table of a join.
+    largest_table: f64,
 }
 
 /// The output of one scan.
@@ -62,24 +67,69 @@ struct Scan {
 
 impl QueryRows {
     /// The rows of every node of a plan; `None` where the plan has more scans than a [`Place`] can hold, or nothing is known.
-    pub(crate) fn new(estimator: &Estimator<'_>, plan: &LogicalPlan) -> Option<Self> {
+    pub(crate) fn new(estimator: &Estimator<'_>, model: &dyn CostModel, plan: &LogicalPlan) -> Option<Self> {
         if scans(plan) > RelationSet::CAPACITY {
             return None;
         }
-        let mut known = Self::default();
-        known.visit(&mut PlanRows::new(estimator), plan);
+        let mut visit = Visit { rows: PlanRows::new(estimator), model, known: Self::default() };
+        visit.known.cost = Some(0.0);
+        visit.node(plan);
+        let known = visit.known;
         (!known.rows.is_empty()).then_some(known)
     }
 
-    fn visit<'p>(&mut self, rows: &mut PlanRows<'p, '_>, plan: &'p LogicalPlan) -> Place {
-        let own = rows.of(plan);
+    /// Partitions that have at least `least` to do each, at most `most`.
+    pub(crate) fn partitions(&self, most: usize, least: f64) -> usize {
+        match self.cost {
+            Some(cost) if least > 0.0 => most.min((cost / least) as usize).max(1),
+            _ => most,
+        }
+    }
+
+    /// Bytes of the largest hash table of a join.
+    pub(crate) fn largest_table(&self) -> f64 {
+        self.largest_table
+    }
+}
+
+/// Reads the rows of a plan's nodes, inputs first.
+struct Visit<'p, 'e> {
+    rows: PlanRows<'p, 'e>,
+    model: &'e dyn CostModel,
+    known: QueryRows,
+}
+
+impl<'p> Visit<'p, '_> {
+    fn node(&mut self, plan: &'p LogicalPlan) -> (Place, Option<JoinSide>) {
+        let own = self.rows.of(plan);
         let own = own.is_known().then_some(own.rows);
-        let places: SmallVec<[Place; 2]> = plan.inputs().into_iter().map(|input| self.visit(rows, input)).collect();
+        let side = own.map(|rows| JoinSide { rows, width: row_width(plan.schema().as_arrow()) as f64 });
+        let inputs: SmallVec<[_; 2]> = plan.inputs().into_iter().map(|input| self.node(input)).collect();
+        let places: SmallVec<[Place; 2]> = inputs.iter().map(|(place, _)| *place).collect();
+        let cost = match (plan, side, &inputs[..]) {
+            (LogicalPlan::TableScan(scan), Some(output), _) => {
+                let rows = self.rows.table_rows(scan);
+                rows.map(|rows| self.model.scan(JoinSide { rows, ..output }, 1))
+            }
+            (_, Some(output), [(_, Some(left)), (_, Some(right))]) => {
+                let (build, probe) = if left.rows <= right.rows { (*left, *right) } else { (*right, *left) };
+                self.known.largest_table = self.known.largest_table.max(build.rows * build.width);
+                Some(self.model.hash_join(&JoinShape { build, probe, output, partitions: 1 }).1)
+            }
+            // Groups are looked up like the rows of a build side.
+            (LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_), Some(groups), [(_, Some(input))]) => {
+                let shape = JoinShape { build: groups, probe: *input, output: groups, partitions: 1 };
+                Some(self.model.join(JoinMethod::BroadcastHash, &shape))
+            }
+            (_, Some(_), _) => Some(0.0),
+            (_, None, _) => None,
+        };
+        self.known.cost = self.known.cost.zip(cost).map(|(all, one)| all + one);
         let place = match plan {
             LogicalPlan::TableScan(scan) => {
                 let columns = scan.projected_schema.fields().iter().map(|f| f.name().clone()).collect();
-                self.scans.push(Scan { columns, rows: own });
-                Place::scan(self.scans.len() - 1)
+                self.known.scans.push(Scan { columns, rows: own });
+                Place::scan(self.known.scans.len() - 1)
             }
             LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => Place::over(&places, true),
             _ => Place::over(&places, false),
@@ -91,9 +141,9 @@ impl QueryRows {
             _ => false,
         };
         if let Some(rows) = own.filter(|_| place.scans != 0 && !limits) {
-            self.rows.insert(place, rows);
+            self.known.rows.insert(place, rows);
         }
-        place
+        (place, side)
     }
 }
 

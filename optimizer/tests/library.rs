@@ -33,6 +33,8 @@ mod quick_start;
 mod same_answers;
 #[path = "library/sessions.rs"]
 mod sessions;
+#[path = "library/slt.rs"]
+mod slt;
 #[path = "library/sources.rs"]
 mod sources;
 #[path = "library/stored_profiles.rs"]
@@ -54,6 +56,7 @@ fn pretrained() -> Relata {
 fn every_region() -> RelataConfig {
     let mut config = RelataConfig::default();
     config.minimum_gain = 0.0;
+    config.minimum_cost = 0.0;
     config
 }
 

@@ -115,7 +115,7 @@ async fn main() -> Result<()> {
         }
         Command::Answer(options) => print!("{}", answers::print(&answers::run(&options).await?)),
         Command::Profile(options) => print!("{}", profiling::print(&profiling::run(&options).await?)),
-        Command::Run(options) => print!("{}", run::print(&run::run(&options).await?)),
+        Command::Run(options) => print!("{}", run::table::print(&run::run(&options).await?, options.above)),
         Command::Tune(options) => print!("{}", tune::print(&tune::run(&options).await?)),
         Command::Calibrate(options) => println!("{}", calibrate::calibrate(&options).await?),
         Command::Baseline(options) => {

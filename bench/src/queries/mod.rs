@@ -128,6 +128,8 @@ pub struct Generator<'a> {
     walker: JoinWalker<'a>,
     random: StdRng,
     written: usize,
+    /// Fewest and most joins of a query, instead of those of its kind.
+    pub joins: Option<(usize, usize)>,
 }
 
 impl<'a> Generator<'a> {
@@ -144,7 +146,15 @@ impl<'a> Generator<'a> {
             TableColumns::new(&database.tables[index], &keys, &mut random)
         });
         let tables = tables.collect();
-        Self { database, tables, aliases: aliases(database), walker: JoinWalker::new(database), random, written: 0 }
+        Self {
+            database,
+            tables,
+            aliases: aliases(database),
+            walker: JoinWalker::new(database),
+            random,
+            written: 0,
+            joins: None,
+        }
     }
 
     /// Whether the database can give queries of a kind: those with joins need a foreign key.
@@ -167,6 +177,7 @@ impl<'a> Generator<'a> {
             Kind::Outer => (1 + choose(&mut self.random, &[0.45, 0.35, 0.2]), 0.08),
             Kind::Hard => (3 + choose(&mut self.random, &[0.365, 0.297, 0.198, 0.14]), 0.36),
         };
+        let joins = self.joins.map_or(joins, |(least, most)| self.random.random_range(least..=most.max(least)));
         let joins = if self.walker.can_join() { joins } else { 0 };
         // Longer walks meet dead ends more often; a few attempts keep their share.
         let mut walks = (0..4).map(|_| self.walker.walk(&mut self.random, joins, many_to_many, anchored));

@@ -7,14 +7,15 @@ mod tests;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::machine::Provenance;
 use crate::metrics::q_error;
 use crate::run::summary::speedup;
+use crate::run::table::{self, cells};
 use crate::run::{self, DEFAULT, RunReport};
-use crate::score::contender::RELATA;
+use crate::score::contender::{NamedPath, RELATA};
 use crate::score::figures::{self, Figure, INTERVAL_COLUMNS, Intervals, short};
 use crate::score::{ESTIMATES, FIGURES, PLANS, ScoreReport, p_error};
 
@@ -30,6 +31,12 @@ pub struct ReportOptions {
     /// Files that `relata-bench run --output` wrote
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub runs: Vec<PathBuf>,
+    /// Milliseconds: times are also summed up over the queries that take more by default
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10.0)]
+    pub above: f64,
+    /// Another system's times of the queries of a run, from the JSON lines of `bench/anchors/duckdb-times`
+    #[arg(long, value_name = "NAME=FILE")]
+    pub beside: Vec<NamedPath>,
     /// Folder of the report
     #[arg(long)]
     pub output: PathBuf,
@@ -48,11 +55,18 @@ pub fn run(options: &ReportOptions) -> Result<()> {
         copy(&folder.join(FIGURES), &options.output.join(FIGURES))?;
         estimates(&report, &options.output, &mut page)?;
     }
+    let mut used = vec![false; options.beside.len()];
     for file in &options.runs {
-        let report = RunReport::read(file)?;
+        let mut report = RunReport::read(file)?;
+        for (system, used) in options.beside.iter().zip(&mut used) {
+            *used |= report.beside(system)?;
+        }
         let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        copy(file, &options.output.join(format!("{stem}.json")))?;
-        runs(&report, &stem, &options.output, &mut page)?;
+        copy(file, &options.output.join(format!("{stem}.jsonl")))?;
+        runs(&report, &stem, options, &mut page)?;
+    }
+    for (system, used) in options.beside.iter().zip(used) {
+        ensure!(used, "{} has no query of the runs", system.path.display());
     }
     let path = options.output.join("README.md");
     std::fs::write(&path, page.trim_end().to_owned() + "\n").with_context(|| path.display().to_string())
@@ -149,32 +163,35 @@ fn worst_estimates(report: &ScoreReport, page: &mut String) {
     section(page, "relata's worst estimates", &["query", "tables", "rows", "estimate", "q-error"], rows.collect());
 }
 
-fn runs(report: &RunReport, name: &str, folder: &Path, page: &mut String) -> Result<()> {
+fn runs(report: &RunReport, name: &str, options: &ReportOptions, page: &mut String) -> Result<()> {
+    let settings = &report.settings;
     let _ = writeln!(page, "## Times: {name}\n");
-    *page += &provenance(&report.provenance);
-    let limit = report.timeout.map_or_else(|| "no limit".to_owned(), |limit| format!("given up after {limit} s"));
+    *page += &provenance(&settings.provenance);
+    let limit = settings.timeout.map_or_else(|| "no limit".to_owned(), |limit| format!("given up after {limit} s"));
     *page += &format!(
         "- {} repetitions, {limit}; the optimizers take turns within every repetition, and a query counts with its \
-         fastest; every repetition is in `{name}.json`\n\n",
-        report.repeat
+         fastest; every repetition is in `{name}.jsonl`\n",
+        settings.repeat
     );
-    *page += "Planning is from SQL to physical plan. Pairs are DataFusion's default / the optimizer. *oracle* is relata with \
-              true cardinalities. *different* are results that are not the same under both or change from run to run, \
-              *wrong* those that are not the known answer.\n\n";
-    section(page, "Summary", &run::COLUMNS, report.summaries.iter().map(run::cells).collect());
-    plot::speedups(report, &folder.join(format!("{name}.svg")))?;
+    if settings.confirm > 0 {
+        let more = settings.confirm;
+        *page += &format!("- queries that look more than 1.2x slower under relata are repeated {more} times\n");
+    }
+    let _ = writeln!(page, "\n{}\n", table::LEGEND);
+    section(page, "Summary", &table::COLUMNS, report.summaries(options.above).iter().map(cells).collect());
+    plot::speedups(report, &options.output.join(format!("{name}.svg")))?;
     let _ = writeln!(page, "![speed-up per query, sorted]({name}.svg)\n");
     for optimizer in &report.optimizers {
         let mut queries: Vec<(f64, &run::QueryRun)> = report
             .queries
             .iter()
-            .filter_map(|query| Some((speedup(query, optimizer, report.timeout)?, query)))
+            .filter_map(|query| Some((speedup(query, optimizer, settings.timeout)?, query)))
             .collect();
         queries.sort_by(|left, right| left.0.total_cmp(&right.0));
         let row = |(speedup, query): &(f64, &run::QueryRun)| {
             let time = |name: &str| {
                 let timing = query.optimizers.get(name);
-                let best = timing.and_then(|timing| timing.best(report.timeout));
+                let best = timing.and_then(|timing| timing.best(settings.timeout));
                 best.map_or_else(
                     || "-".to_owned(),
                     |(planning, execution)| format!("{:.1}", 1e3 * (planning + execution)),

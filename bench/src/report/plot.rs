@@ -160,7 +160,7 @@ pub(super) fn speedups(report: &RunReport, path: &Path) -> Result<()> {
         .optimizers
         .iter()
         .map(|name| {
-            let speedups = report.queries.iter().filter_map(|query| speedup(query, name, report.timeout));
+            let speedups = report.queries.iter().filter_map(|query| speedup(query, name, report.settings.timeout));
             let points = sorted(speedups.collect()).into_iter().enumerate();
             let points = points.map(|(place, value)| (place as f64, value.clamp(0.05, 100.0))).collect();
             Line { name: name.clone(), points, thin: false }
@@ -283,12 +283,12 @@ fn color(name: &str, index: usize) -> RGBColor {
     const OTHERS: [RGBColor; 4] =
         [RGBColor(240, 228, 66), RGBColor(110, 110, 110), RGBColor(20, 20, 20), RGBColor(136, 34, 85)];
     match name {
-        "datafusion" => RGBColor(230, 159, 0),
+        "datafusion" | "registry" => RGBColor(230, 159, 0),
         "analytical" => RGBColor(86, 180, 233),
         RELATA => RGBColor(213, 94, 0),
         "postgres" => RGBColor(0, 114, 178),
-        "duckdb" | "oracle" => RGBColor(0, 158, 115),
-        "linear" => RGBColor(204, 121, 167),
+        "duckdb" => RGBColor(0, 158, 115),
+        "linear" | "oracle" => RGBColor(204, 121, 167),
         WRITTEN | "default" => RGBColor(150, 150, 150),
         _ => OTHERS[index % OTHERS.len()],
     }

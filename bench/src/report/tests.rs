@@ -21,22 +21,16 @@ async fn a_small_corpus_is_reported() {
         jobs: 1,
     };
     crate::score::run(&options).await.unwrap();
-    let times = corpus.path().join("times.json");
+    let times = corpus.path().join("times.jsonl");
     let options = RunOptions {
-        source: crate::corpus::tests::source(corpus.path()),
-        tpch: None,
         kinds,
-        limit: None,
-        oracle: false,
-        repeat: 1,
-        timeout: None,
-        threads: Some(1),
-        memory_limit: None,
         output: Some(times.clone()),
+        ..RunOptions::of(crate::corpus::tests::source(corpus.path()))
     };
     run::run(&options).await.unwrap();
     let output = corpus.path().join("small");
-    let options = ReportOptions { estimates: Some(estimates), runs: vec![times], output: output.clone() };
+    let (runs, estimates) = (vec![times], Some(estimates));
+    let options = ReportOptions { estimates, runs, above: 10.0, beside: vec![], output: output.clone() };
     run(&options).unwrap();
     let page = std::fs::read_to_string(output.join("README.md")).unwrap();
     for part in ["# small", "| seed | datafusion |", "as written", "## Times: times", "| q1.s01 |", "(times.svg)"] {
@@ -45,5 +39,5 @@ async fn a_small_corpus_is_reported() {
     for name in ["percentiles.svg", "tables.svg", "predicted.svg", "times.svg"] {
         assert!(std::fs::read_to_string(output.join(name)).unwrap().contains("relata"), "{name}");
     }
-    assert!(ScoreReport::read(&output).is_ok() && RunReport::read(&output.join("times.json")).is_ok());
+    assert!(ScoreReport::read(&output).is_ok() && RunReport::read(&output.join("times.jsonl")).is_ok());
 }

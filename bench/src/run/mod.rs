@@ -1,14 +1,17 @@
-//! `relata-bench run`: times of queries under DataFusion's default, under relata, and under relata with true cardinalities.
+//! `relata-bench run`: times of queries under DataFusion's default, under relata, and under other optimizers.
 //!
 //! The optimizers take turns within every repetition, so that a machine that is busy with something else slows all of them.
+//! [`contender`] is who takes part, [`mod@record`] what is kept of it, [`mod@summary`] what it comes to.
 
+pub mod contender;
+pub mod record;
 pub mod summary;
+pub mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,29 +20,30 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
 use indicatif::{ProgressBar, ProgressStyle};
-use relata::Relata;
 use relata::cli::CliError;
-use relata::cli::database::Database;
 use relata::cli::measure::{Runs, measure};
 use relata::cli::session::{SessionOptions, parse_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::Source;
 use crate::machine::Provenance;
-use crate::oracle::Oracle;
-use crate::score::figures::{short, table};
+use crate::score::contender::NamedPath;
 use crate::score::weights;
 use crate::tpch;
-use summary::{Summary, summarize};
+use contender::{Contender, sessions};
+use record::{Record, Settings};
+use summary::{SLOWER, speedup};
+
+pub use record::RunReport;
 
 /// DataFusion as it comes.
 pub const DEFAULT: &str = "default";
 /// relata.
 pub const RELATA: &str = "relata";
-/// relata with true cardinalities in place of its estimates.
-pub const ORACLE: &str = "oracle";
 
 /// Time queries under DataFusion's default and under relata, in turns
+///
+/// Every query is written to --output as soon as it is timed: the same command goes on where an earlier one stopped.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// Where the queries come from.
@@ -54,13 +58,16 @@ pub struct RunOptions {
     /// Queries of each database, from the first
     #[arg(long)]
     pub limit: Option<usize>,
-    /// Also time relata with true cardinalities in place of its estimates
-    #[arg(long)]
-    pub oracle: bool,
+    /// Optimizers to time beside those two
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub with: Vec<Contender>,
     /// Repetitions of each query
     #[arg(long, default_value_t = 3)]
     pub repeat: usize,
-    /// Seconds after which a query is given up
+    /// Further repetitions of the queries that look more than 1.2 times slower under relata than by default
+    #[arg(long, value_name = "REPETITIONS", default_value_t = 0)]
+    pub confirm: usize,
+    /// Seconds after which a query is given up [default: none]
     #[arg(long, value_parser = positive)]
     pub timeout: Option<f64>,
     /// Partitions a query runs in [default: one per core]
@@ -69,7 +76,13 @@ pub struct RunOptions {
     /// Memory that the operators of a query may hold, as in 8g
     #[arg(long, value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,
-    /// File for every repetition and the figures (JSON)
+    /// Milliseconds: figures are also given of the queries that take more by default
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10.0)]
+    pub above: f64,
+    /// Another system's times of the same queries, from the JSON lines of `bench/anchors/duckdb-times`
+    #[arg(long, value_name = "NAME=FILE")]
+    pub beside: Vec<NamedPath>,
+    /// File for every repetition (JSON lines)
     #[arg(long)]
     pub output: Option<PathBuf>,
 }
@@ -105,26 +118,18 @@ pub struct QueryRun {
     pub id: String,
     /// The database.
     pub database: String,
+    /// Its one number, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<f64>,
     /// The optimizers by name.
     pub optimizers: BTreeMap<String, Timing>,
+    /// Further repetitions of the default and of relata, where the query looked slower.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub confirmed: BTreeMap<String, Timing>,
 }
 
-/// What was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunReport {
-    /// Where and from what.
-    pub provenance: Provenance,
-    /// The optimizers beside the default.
-    pub optimizers: Vec<String>,
-    /// Repetitions of each query.
-    pub repeat: usize,
-    /// Seconds after which a query was given up.
-    pub timeout: Option<f64>,
-    /// Every optimizer over all databases, then over each.
-    pub summaries: Vec<Summary>,
-    /// Every query.
-    pub queries: Vec<QueryRun>,
-}
+/// Kinds of queries whose result is the one number that is known of them.
+const COUNTED: [&str; 4] = ["seed", "hard", "expression", "outer"];
 
 /// Queries over one folder of tables.
 #[derive(Debug, Clone)]
@@ -149,25 +154,41 @@ struct JobQuery {
 pub async fn run(options: &RunOptions) -> Result<RunReport> {
     ensure!(options.repeat > 0, "--repeat must be at least 1");
     let jobs = jobs(options)?;
+    let settings = Settings {
+        provenance: Provenance::collect(weights()),
+        optimizers: [RELATA].into_iter().chain(options.with.iter().map(|one| one.name())).map(str::to_owned).collect(),
+        repeat: options.repeat,
+        confirm: options.confirm,
+        timeout: options.timeout,
+        partitions: options.threads,
+        memory_limit: options.memory_limit,
+    };
+    let mut record = Record::open(options.output.as_deref(), &settings)?;
     let bar = ProgressBar::new(jobs.iter().map(|job| job.queries.len() as u64).sum());
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {elapsed}  {msg}")?);
     bar.enable_steady_tick(Duration::from_millis(500));
     let session = SessionOptions::new(options.threads, options.memory_limit)?;
-    let mut queries = vec![];
+    let mut queries = std::mem::take(&mut record.done);
     for job in &jobs {
-        let optimizers = optimizers(&job.folder, &session, options.oracle).await.with_context(|| job.name.clone())?;
-        for query in &job.queries {
+        let done = |query: &&JobQuery| queries.iter().any(|run| run.database == job.name && run.id == query.id);
+        let (done, left): (Vec<&JobQuery>, Vec<&JobQuery>) = job.queries.iter().partition(done);
+        bar.inc(done.len() as u64);
+        if left.is_empty() {
+            continue;
+        }
+        let sessions = sessions(&job.folder, &session, &options.with).await.with_context(|| job.name.clone())?;
+        for query in left {
             bar.set_message(query.id.clone());
-            let timings = time(&optimizers, query, queries.len(), options).await;
-            queries.push(QueryRun { id: query.id.clone(), database: job.name.clone(), optimizers: timings });
+            let run = time(&sessions, &job.name, query, queries.len(), options).await;
+            record.write(&run)?;
+            queries.push(run);
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    let report = RunReport::new(options, queries);
-    if let Some(path) = &options.output {
-        let text = serde_json::to_string(&report)? + "\n";
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    let mut report = RunReport::new(settings, queries);
+    for system in &options.beside {
+        ensure!(report.beside(system)?, "{} has none of these queries", system.path.display());
     }
     Ok(report)
 }
@@ -182,7 +203,7 @@ fn jobs(options: &RunOptions) -> Result<Vec<Job>> {
     let jobs = workloads.into_iter().map(|workload| {
         let queries = workload.queries.into_iter().take(options.limit.unwrap_or(usize::MAX)).map(|query| {
             // Of groups, and of sub-joins, the truth is about the rows.
-            let answer = ["seed", "hard"].contains(&query.kind.as_str()).then_some(query.truth);
+            let answer = COUNTED.contains(&query.kind.as_str()).then_some(query.truth);
             JobQuery { id: query.id, sql: query.sql, answer }
         });
         Job { name: workload.database, folder: workload.folder, queries: queries.collect() }
@@ -190,53 +211,51 @@ fn jobs(options: &RunOptions) -> Result<Vec<Job>> {
     Ok(jobs.collect())
 }
 
-/// A session per optimizer over the same folder.
-async fn optimizers(
-    folder: &Path,
-    options: &SessionOptions,
-    oracle: bool,
-) -> Result<Vec<(&'static str, SessionContext)>> {
-    let database = Database::open(folder, options).await?;
-    let relata = Relata::pretrained()?.with_foreign_keys(database.foreign_keys());
-    let context = database.context(Some(&relata))?;
-    for report in relata.profile(&context).await? {
-        if let Some(error) = report.error {
-            eprintln!("{}: {error}", report.table);
-        }
-    }
-    let mut optimizers = vec![(DEFAULT, database.context(None)?), (RELATA, context)];
-    if oracle {
-        let truth = Oracle::new(crate::database::Database::from_folder(folder)?)?;
-        let relata = relata.with_known_rows(Arc::new(truth));
-        optimizers.push((ORACLE, database.context(Some(&relata))?));
-    }
-    Ok(optimizers)
-}
-
-/// Times one query under every optimizer; who begins changes with every repetition and with `index`.
+/// Times one query under every optimizer, and again where it looks slower under relata.
 async fn time(
-    optimizers: &[(&str, SessionContext)],
+    sessions: &[(&str, SessionContext)],
+    database: &str,
     query: &JobQuery,
     index: usize,
     options: &RunOptions,
-) -> BTreeMap<String, Timing> {
+) -> QueryRun {
     let limit = options.timeout.map(Duration::from_secs_f64);
-    let mut all: Vec<(Runs, Timing)> = optimizers.iter().map(|_| Default::default()).collect();
-    for (name, context) in optimizers.iter().filter(|(name, _)| *name == ORACLE) {
+    for (name, context) in sessions.iter().filter(|(name, _)| *name == Contender::Oracle.name()) {
         // Counting happens at the first planning and is no part of its time.
         let planned = async { context.sql(&query.sql).await?.create_physical_plan().await };
         if let Err(error) = planned.await {
             eprintln!("{}, {name}: {error}", query.id);
         }
     }
-    for repetition in 0..options.repeat {
-        for turn in 0..optimizers.len() {
-            let place = (index + repetition + turn) % optimizers.len();
+    let sessions: Vec<&(&str, SessionContext)> = sessions.iter().collect();
+    let optimizers = take_turns(&sessions, query, index, options.repeat, limit).await;
+    let (id, database) = (query.id.clone(), database.to_owned());
+    let mut run = QueryRun { id, database, answer: query.answer, optimizers, confirmed: BTreeMap::new() };
+    let suspect = speedup(&run, RELATA, options.timeout).is_some_and(|speedup| speedup * SLOWER < 1.0);
+    if suspect && options.confirm > 0 {
+        let both: Vec<_> = sessions.into_iter().filter(|(name, _)| [DEFAULT, RELATA].contains(name)).collect();
+        run.confirmed = take_turns(&both, query, index, options.confirm, limit).await;
+    }
+    run
+}
+
+/// Times one query under every optimizer; who begins changes with every repetition and with `index`.
+async fn take_turns(
+    sessions: &[&(&str, SessionContext)],
+    query: &JobQuery,
+    index: usize,
+    repeat: usize,
+    limit: Option<Duration>,
+) -> BTreeMap<String, Timing> {
+    let mut all: Vec<(Runs, Timing)> = sessions.iter().map(|_| Default::default()).collect();
+    for repetition in 0..repeat {
+        for turn in 0..sessions.len() {
+            let place = (index + repetition + turn) % sessions.len();
             let (runs, timing) = &mut all[place];
             if timing.timeout || timing.error.is_some() {
                 continue;
             }
-            match measure(&optimizers[place].1, &query.sql, limit).await {
+            match measure(&sessions[place].1, &query.sql, limit).await {
                 Ok(measured) => {
                     timing.wrong |= wrong(query.answer, measured.first.as_ref());
                     runs.push(measured);
@@ -246,13 +265,13 @@ async fn time(
             }
         }
     }
-    let finish = |((name, _), (runs, timing)): (&(&str, SessionContext), (Runs, Timing))| {
+    let finish = |((name, _), (runs, timing)): (&&(&str, SessionContext), (Runs, Timing))| {
         let micros = |times: &[Duration]| times.iter().map(|time| time.as_micros() as u64).collect();
         let digest = if runs.planning.is_empty() { String::new() } else { runs.digest.to_string() };
         let (planning_us, execution_us) = (micros(&runs.planning), micros(&runs.execution));
         ((*name).to_owned(), Timing { planning_us, execution_us, digest, unstable: runs.unstable, ..timing })
     };
-    optimizers.iter().zip(all).map(finish).collect()
+    sessions.iter().zip(all).map(finish).collect()
 }
 
 /// Whether a result of one number is another than the known one.
@@ -262,92 +281,26 @@ fn wrong(answer: Option<f64>, first: Option<&RecordBatch>) -> bool {
     number.is_none_or(|number| (number.value(0) as f64 - answer).abs() > 0.5)
 }
 
-impl RunReport {
-    fn new(options: &RunOptions, queries: Vec<QueryRun>) -> Self {
-        let optimizers: Vec<String> = [RELATA, ORACLE]
-            .iter()
-            .filter(|name| **name != ORACLE || options.oracle)
-            .map(|&name| name.into())
-            .collect();
-        let mut databases: Vec<&str> = queries.iter().map(|query| query.database.as_str()).collect();
-        databases.dedup();
-        let mut summaries = vec![];
-        for database in std::iter::once(None).chain(databases.into_iter().map(Some)) {
-            let here: Vec<&QueryRun> =
-                queries.iter().filter(|query| database.is_none_or(|name| query.database == name)).collect();
-            summaries.extend(optimizers.iter().map(|name| summarize(&here, database, name, options.timeout)));
-        }
-        let (repeat, timeout) = (options.repeat, options.timeout);
-        Self { provenance: Provenance::collect(weights()), optimizers, repeat, timeout, summaries, queries }
-    }
-
-    /// Reads what [`run`] wrote.
-    ///
-    /// # Errors
-    /// When the file is missing or damaged.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        serde_json::from_str(&text).with_context(|| path.display().to_string())
-    }
-}
-
-/// The columns of the table of summaries.
-pub const COLUMNS: [&str; 14] = [
-    "database",
-    "optimizer",
-    "n",
-    "failed",
-    "timeouts",
-    "different",
-    "wrong",
-    "planning",
-    "execution",
-    "total",
-    "geo-mean",
-    "> 1.1x slower",
-    "> 2x slower",
-    "> 2x faster",
-];
-
-/// The cells of a summary under [`COLUMNS`]; pairs are default / optimizer.
-pub fn cells(summary: &Summary) -> Vec<String> {
-    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
-    let seconds = |default: f64, other: f64| format!("{default:.2} / {other:.2} s");
-    vec![
-        summary.database.clone().unwrap_or_else(|| "all".to_owned()),
-        summary.optimizer.clone(),
-        summary.n.to_string(),
-        summary.failed.to_string(),
-        format!("{} / {}", summary.default_timeouts, summary.timeouts),
-        summary.different.to_string(),
-        format!("{} / {}", summary.default_wrong, summary.wrong),
-        seconds(summary.default_planning, summary.planning),
-        seconds(summary.default_execution, summary.execution),
-        format!("{:.2}x", summary.total_speedup),
-        format!("{:.2}x", summary.geometric_mean),
-        percent(summary.slower),
-        percent(summary.much_slower),
-        percent(summary.much_faster),
-    ]
-}
-
-/// The summaries as a table, with the best and worst query of each optimizer.
-pub fn print(report: &RunReport) -> String {
-    let mut text = table(&[&COLUMNS], report.summaries.iter().map(cells).collect());
-    for summary in report.summaries.iter().filter(|summary| summary.database.is_none()) {
-        for (label, extreme) in [("worst", &summary.worst), ("best", &summary.best)] {
-            if let Some(extreme) = extreme {
-                let (default, other) = (1e3 * extreme.default_seconds, 1e3 * extreme.seconds);
-                text += &format!(
-                    "\n{}, {label}: {} default {default:.1} ms, {other:.1} ms: {}x",
-                    summary.optimizer,
-                    extreme.id,
-                    short(extreme.speedup)
-                );
-            }
+#[cfg(test)]
+impl RunOptions {
+    /// One repetition of the queries of a source in one partition.
+    pub(crate) fn of(source: Source) -> Self {
+        Self {
+            source,
+            tpch: None,
+            kinds: vec![],
+            limit: None,
+            with: vec![],
+            repeat: 1,
+            confirm: 0,
+            timeout: None,
+            threads: Some(1),
+            memory_limit: None,
+            above: 10.0,
+            beside: vec![],
+            output: None,
         }
     }
-    text + "\n"
 }
 
 /// Parses a positive number of seconds.

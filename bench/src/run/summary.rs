@@ -1,11 +1,16 @@
 //! What many timed queries come to.
 
-use serde::{Deserialize, Serialize};
+use super::{DEFAULT, QueryRun, RunReport, Timing};
 
-use super::{DEFAULT, QueryRun, Timing};
+/// Queries that take so many times as long as by default are slower,
+pub const SLOWER: f64 = 1.2;
+/// much slower, or much faster the other way round.
+pub const MUCH: f64 = 2.0;
+/// Planning is weighed against execution in queries that take more than these seconds.
+const WEIGHED: f64 = 0.05;
 
 /// A query that stands out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Extreme {
     /// The query.
     pub id: String,
@@ -17,11 +22,22 @@ pub struct Extreme {
     pub seconds: f64,
 }
 
+/// Shares of the queries that an optimizer makes slower than the default.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slower {
+    /// By more than [`SLOWER`],
+    pub slower: f64,
+    /// and by more than [`MUCH`].
+    pub much_slower: f64,
+}
+
 /// One optimizer against the default; times are those of the fastest repetition, the limit where it was exceeded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// The database; `None` over all of them.
     pub database: Option<String>,
+    /// Milliseconds that the queries take at least by default; `None` for all queries.
+    pub above: Option<f64>,
     /// The optimizer.
     pub optimizer: String,
     /// Queries timed under both.
@@ -50,13 +66,13 @@ pub struct Summary {
     pub total_speedup: f64,
     /// Geometric mean of the queries' speed-ups.
     pub geometric_mean: f64,
-    /// Share of the queries that take over 1.1 times as long as by default,
-    pub slower: f64,
-    /// over twice as long,
-    pub much_slower: f64,
-    /// less than 1 / 1.1,
-    pub faster: f64,
-    /// less than half.
+    /// Planning's share of the time of queries that take more than 50 ms under the optimizer; `None` without such queries.
+    pub planning_share: Option<f64>,
+    /// By the fastest repetition.
+    pub slower: Slower,
+    /// By the median of the confirming repetitions, where a run has them; what did not look slower is not.
+    pub confirmed: Option<Slower>,
+    /// Share of the queries that take less than half as long.
     pub much_faster: f64,
     /// The query with the smallest speed-up.
     pub worst: Option<Extreme>,
@@ -64,29 +80,39 @@ pub struct Summary {
     pub best: Option<Extreme>,
 }
 
-/// The summary of `optimizer` over `queries`.
-pub fn summarize(queries: &[&QueryRun], database: Option<&str>, optimizer: &str, limit: Option<f64>) -> Summary {
-    let pairs: Vec<(&QueryRun, &Timing, &Timing)> = queries
-        .iter()
-        .filter_map(|query| Some((*query, query.optimizers.get(DEFAULT)?, query.optimizers.get(optimizer)?)))
+/// The summary of `optimizer` over the queries of a database, or over those that take more than `above` milliseconds.
+pub fn summarize(report: &RunReport, database: Option<&str>, above: Option<f64>, optimizer: &str) -> Summary {
+    let limit = report.settings.timeout;
+    let here = report.queries.iter().filter(|query| database.is_none_or(|name| query.database == name));
+    let slow = |timing: &Timing| {
+        above.is_none_or(|above| timing.best(limit).is_some_and(|(planning, rest)| 1e3 * (planning + rest) > above))
+    };
+    let pairs: Vec<(&QueryRun, &Timing, &Timing)> = here
+        .filter_map(|query| Some((query, query.optimizers.get(DEFAULT)?, query.optimizers.get(optimizer)?)))
+        .filter(|(_, default, _)| slow(default))
         .collect();
     let timed: Vec<Timed<'_>> = pairs.iter().filter_map(|pair| Timed::new(pair, limit)).collect();
     let n = timed.len();
     let sum = |of: fn(&Timed<'_>) -> f64| timed.iter().map(of).sum::<f64>();
     let share =
-        |of: &dyn Fn(f64) -> bool| timed.iter().filter(|query| of(query.speedup())).count() as f64 / n.max(1) as f64;
+        |of: &dyn Fn(&Timed<'_>) -> bool| timed.iter().filter(|query| of(query)).count() as f64 / n.max(1) as f64;
     let count = |of: &dyn Fn(&Timing, &Timing) -> bool| pairs.iter().filter(|(_, one, other)| of(one, other)).count();
     let by_speedup = |left: &&Timed<'_>, right: &&Timed<'_>| left.speedup().total_cmp(&right.speedup());
+    let seconds = |(planning, execution): (f64, f64)| planning + execution;
+    let weighed = || timed.iter().map(|query| query.other).filter(|&other| seconds(other) > WEIGHED);
+    let confirmable = report.settings.confirm > 0 && optimizer == super::RELATA;
+    let slowdown = |query: &Timed<'_>| query.run.confirmed_slowdown(optimizer, limit).unwrap_or(1.0);
     Summary {
         database: database.map(str::to_owned),
+        above,
         optimizer: optimizer.to_owned(),
         n,
         failed: pairs.len() - n,
         default_timeouts: count(&|default, _| default.timeout),
         timeouts: count(&|_, other| other.timeout),
         different: count(&|default, other| {
-            let complete = !default.execution_us.is_empty() && !other.execution_us.is_empty();
-            complete && (default.unstable || other.unstable || default.digest != other.digest)
+            let known = !default.digest.is_empty() && !other.digest.is_empty();
+            known && (default.unstable || other.unstable || default.digest != other.digest)
         }),
         default_wrong: count(&|default, _| default.wrong),
         wrong: count(&|_, other| other.wrong),
@@ -97,10 +123,17 @@ pub fn summarize(queries: &[&QueryRun], database: Option<&str>, optimizer: &str,
         total_speedup: sum(|query| query.default.0 + query.default.1)
             / sum(|query| query.other.0 + query.other.1).max(1e-9),
         geometric_mean: (sum(|query| query.speedup().ln()) / n.max(1) as f64).exp(),
-        slower: share(&|speedup| speedup * 1.1 < 1.0),
-        much_slower: share(&|speedup| speedup * 2.0 < 1.0),
-        faster: share(&|speedup| speedup > 1.1),
-        much_faster: share(&|speedup| speedup > 2.0),
+        planning_share: (weighed().count() > 0)
+            .then(|| weighed().map(|other| other.0).sum::<f64>() / weighed().map(seconds).sum::<f64>()),
+        slower: Slower {
+            slower: share(&|query| query.speedup() * SLOWER < 1.0),
+            much_slower: share(&|query| query.speedup() * MUCH < 1.0),
+        },
+        confirmed: confirmable.then(|| Slower {
+            slower: share(&|query| slowdown(query) > SLOWER),
+            much_slower: share(&|query| slowdown(query) > MUCH),
+        }),
+        much_faster: share(&|query| query.speedup() > MUCH),
         worst: timed.iter().min_by(by_speedup).map(Timed::extreme),
         best: timed.iter().max_by(by_speedup).map(Timed::extreme),
     }
@@ -114,14 +147,14 @@ pub fn speedup(query: &QueryRun, optimizer: &str, limit: Option<f64>) -> Option<
 
 /// Seconds of planning and of execution under the default and under another optimizer.
 struct Timed<'a> {
-    id: &'a str,
+    run: &'a QueryRun,
     default: (f64, f64),
     other: (f64, f64),
 }
 
 impl<'a> Timed<'a> {
-    fn new((query, default, other): &(&'a QueryRun, &Timing, &Timing), limit: Option<f64>) -> Option<Self> {
-        Some(Self { id: &query.id, default: default.best(limit)?, other: other.best(limit)? })
+    fn new((run, default, other): &(&'a QueryRun, &Timing, &Timing), limit: Option<f64>) -> Option<Self> {
+        Some(Self { run, default: default.best(limit)?, other: other.best(limit)? })
     }
 
     fn speedup(&self) -> f64 {
@@ -130,11 +163,19 @@ impl<'a> Timed<'a> {
 
     fn extreme(&self) -> Extreme {
         Extreme {
-            id: self.id.to_owned(),
+            id: self.run.id.clone(),
             speedup: self.speedup(),
             default_seconds: self.default.0 + self.default.1,
             seconds: self.other.0 + self.other.1,
         }
+    }
+}
+
+impl QueryRun {
+    /// How many times as long as by default the query takes, by the medians of the confirming repetitions; `None` without.
+    fn confirmed_slowdown(&self, optimizer: &str, limit: Option<f64>) -> Option<f64> {
+        let median = |name: &str| self.confirmed.get(name)?.median(limit);
+        Some(median(optimizer)? / median(DEFAULT)?.max(1e-9))
     }
 }
 
@@ -149,5 +190,14 @@ impl Timing {
             Some((planning, execution)) => Some((*planning as f64 / 1e6, *execution as f64 / 1e6)),
             None => limit.filter(|_| self.timeout).map(|limit| (0.0, limit)),
         }
+    }
+
+    /// Median of the seconds of the repetitions; one that was given up took the limit.
+    fn median(&self, limit: Option<f64>) -> Option<f64> {
+        let repetitions = self.planning_us.iter().zip(&self.execution_us);
+        let seconds = repetitions.map(|(planning, execution)| (planning + execution) as f64 / 1e6);
+        let mut seconds: Vec<f64> = seconds.chain(limit.filter(|_| self.timeout)).collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds.get(seconds.len() / 2).copied()
     }
 }

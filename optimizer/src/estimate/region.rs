@@ -122,7 +122,8 @@ impl<'a> Region<'a> {
             return Arc::clone(known);
         }
         let mut made = if set.len() <= 1 { self.relation(set.iter().next().unwrap_or(0)) } else { self.join(set) };
-        if let Some(rows) = self.owner.known.and_then(|known| known.rows(self.estimator.graph, set)) {
+        let known = self.owner.known.and_then(|known| known.rows(self.estimator.graph, set));
+        if let Some(rows) = known.filter(|rows| rows.is_finite() && *rows >= 0.0) {
             made.estimate = Estimate::exact(rows);
         }
         let made = Arc::new(made);
@@ -304,7 +305,7 @@ mod tests {
         let relata = Relata::pretrained().unwrap();
         relata.profile(&ctx).await.unwrap();
         let estimator = relata.estimator();
-        let config = RelataConfig { minimum_gain: 0.0, ..RelataConfig::default() };
+        let config = RelataConfig { minimum_gain: 0.0, minimum_cost: 0.0, ..RelataConfig::default() };
         let plan = data.into_unoptimized_plan();
         let reordered = reorder(&estimator, &config, &ExecutionTime::default(), 2, plan).unwrap();
         assert_eq!(relata.counters().reordered, 1, "{:?}", relata.counters());

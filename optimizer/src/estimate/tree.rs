@@ -65,6 +65,11 @@ impl<'p, 'e> PlanRows<'p, 'e> {
         estimate
     }
 
+    /// Rows of a table, whatever its filters.
+    pub(crate) fn table_rows(&self, scan: &TableScan) -> Option<f64> {
+        Some(self.estimator.profiles.of_scan(scan)?.profile.rows)
+    }
+
     fn estimate(&mut self, plan: &'p LogicalPlan) -> Estimate {
         match plan {
             LogicalPlan::TableScan(scan) if scan.filters.is_empty() || scan.fetch.is_some() => self.scan(scan),

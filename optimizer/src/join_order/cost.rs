@@ -42,8 +42,8 @@ pub trait CostModel: Debug + Send + Sync {
     /// Cost of a join by one method.
     fn join(&self, method: JoinMethod, join: &JoinShape) -> f64;
 
-    /// Cost of reading a relation.
-    fn scan(&self, output: JoinSide) -> f64;
+    /// Cost of reading a table.
+    fn scan(&self, output: JoinSide, partitions: usize) -> f64;
 
     /// The cheaper of the two hash joins, with its cost.
     fn hash_join(&self, join: &JoinShape) -> (JoinMethod, f64) {
@@ -60,7 +60,7 @@ pub trait CostModel: Debug + Send + Sync {
     }
 }
 
-/// The time that DataFusion takes, in nanoseconds of one core.
+/// The time that DataFusion takes, in nanoseconds. The constants are those of one core.
 ///
 /// `relata-bench calibrate` measures joins of many shapes and prints the constants that fit them.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +69,10 @@ pub struct ExecutionTime {
     pub build_row: f64,
     /// and to copy a byte of it.
     pub build_byte: f64,
-    /// To hash and look up a row of the probe side.
+    /// To hash and look up a row of the probe side,
     pub probe_row: f64,
+    /// and what a look-up or a match takes longer with every doubling of a hash table beyond [`CACHED_ROWS`].
+    pub miss: f64,
     /// To gather a row of the output,
     pub output_row: f64,
     /// and to copy a byte of it.
@@ -81,25 +83,35 @@ pub struct ExecutionTime {
     pub exchange_byte: f64,
     /// To compare a pair of rows in a nested loop.
     pub pair: f64,
-    /// To compare a row with another while sorting.
+    /// To compare a row with another while sorting,
     pub compare_row: f64,
-    /// To read a row of a table.
+    /// and to copy a byte of it into its place.
+    pub sort_byte: f64,
+    /// To read a row of a table,
     pub scan_row: f64,
+    /// and a byte of it.
+    pub scan_byte: f64,
 }
+
+/// Rows of a hash table that the processor's caches hold.
+const CACHED_ROWS: f64 = 32_768.0;
 
 impl Default for ExecutionTime {
     fn default() -> Self {
         Self {
-            build_row: 30.0,
-            build_byte: 0.3,
-            probe_row: 12.0,
-            output_row: 6.0,
-            output_byte: 0.3,
-            exchange_row: 10.0,
-            exchange_byte: 0.5,
-            pair: 2.0,
-            compare_row: 5.0,
+            build_row: 19.0,
+            build_byte: 0.26,
+            probe_row: 11.0,
+            miss: 2.0,
+            output_row: 1.8,
+            output_byte: 0.2,
+            exchange_row: 5.2,
+            exchange_byte: 0.65,
+            pair: 2.3,
+            compare_row: 7.5,
+            sort_byte: 0.5,
             scan_row: 10.0,
+            scan_byte: 0.5,
         }
     }
 }
@@ -110,12 +122,16 @@ impl CostModel for ExecutionTime {
         let partitions = join.partitions.max(1) as f64;
         let insert = build.rows * (self.build_row + self.build_byte * build.width);
         let gather = output.rows * (self.output_row + self.output_byte * output.width);
+        let look_up = |table: f64| {
+            probe.rows * self.probe_row + (probe.rows + output.rows) * self.miss * (table / CACHED_ROWS).max(1.0).log2()
+        };
         let exchange = |side: JoinSide| side.rows * (self.exchange_row + self.exchange_byte * side.width);
-        let sort = |side: JoinSide| side.rows * side.rows.max(2.0).log2() * self.compare_row;
+        let sort =
+            |side: JoinSide| side.rows * (side.rows.max(2.0).log2() * self.compare_row + self.sort_byte * side.width);
         match method {
-            JoinMethod::BroadcastHash => insert + (probe.rows * self.probe_row + gather) / partitions,
+            JoinMethod::BroadcastHash => insert + (look_up(build.rows) + gather) / partitions,
             JoinMethod::PartitionedHash => {
-                (exchange(build) + exchange(probe) + insert + probe.rows * self.probe_row + gather) / partitions
+                (exchange(build) + exchange(probe) + insert + look_up(build.rows / partitions) + gather) / partitions
             }
             JoinMethod::SortMerge => {
                 (exchange(build) + exchange(probe) + sort(build) + sort(probe) + gather) / partitions
@@ -126,8 +142,8 @@ impl CostModel for ExecutionTime {
         }
     }
 
-    fn scan(&self, output: JoinSide) -> f64 {
-        output.rows * self.scan_row
+    fn scan(&self, output: JoinSide, partitions: usize) -> f64 {
+        output.rows * (self.scan_row + self.scan_byte * output.width) / partitions.max(1) as f64
     }
 }
 
@@ -141,7 +157,7 @@ impl CostModel for OutputCost {
         join.output.rows
     }
 
-    fn scan(&self, output: JoinSide) -> f64 {
+    fn scan(&self, output: JoinSide, _partitions: usize) -> f64 {
         output.rows
     }
 }

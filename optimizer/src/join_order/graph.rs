@@ -26,9 +26,7 @@ pub(crate) struct Dependent {
     pub(crate) plan: LogicalPlan,
     /// `Left`, `LeftSemi`, `LeftAnti` or `LeftMark`.
     pub(crate) join_type: JoinType,
-    /// The nodes that the condition reads.
-    requires: RelationSet,
-    /// The same with what those require in turn.
+    /// The nodes that the condition reads, with what those require in turn.
     pub(crate) base: RelationSet,
     /// The plans of `base` and `plan` with all conditions among them, as inner joins.
     pub(crate) matches: Arc<JoinGraph>,
@@ -229,9 +227,11 @@ impl JoinHypergraph {
             (Some(dependent), None) => dependent.join_to(self.node(probe)?)?,
             (None, None) => self.inner_join(build, probe)?,
         };
-        // A condition on a dependent's columns stands where it has all that it reads.
-        let complete = |reads: RelationSet| first_at(reads, tree.set, build.set, probe.set);
-        let conditions = self.conditions.iter().filter(|condition| complete(condition.reads));
+        // A condition on a dependent's columns stands where it has all that it reads, above the dependent's join.
+        let below = |side: RelationSet, reads: RelationSet| reads.is_subset(side) && self.dependent(side).is_none();
+        let conditions = self.conditions.iter().filter(|Condition { reads, .. }| {
+            reads.is_subset(tree.set) && !below(build.set, *reads) && !below(probe.set, *reads)
+        });
         match conjunction(conditions.map(|condition| condition.expr.clone())) {
             Some(condition) => LogicalPlanBuilder::from(joined).filter(condition)?.build(),
             None => Ok(joined),
@@ -290,17 +290,22 @@ impl Dependent {
     }
 }
 
-/// The side of a join each of whose rows it looks up, with the type it has as the left one; `None` for other joins.
+/// The side of a join each of whose rows it looks up, with the type it has as the left one; `None` for other joins, and where
+/// the condition reads nothing of that side, so that the join has no place among the other nodes.
 fn preserved_side(join: &Join) -> Option<(bool, JoinType)> {
     let moved = join.filter.iter().any(is_volatile) || join.on.iter().any(|(l, r)| is_volatile(l) || is_volatile(r));
-    match join.join_type {
-        _ if moved => None,
-        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => Some((true, join.join_type)),
+    let (left, join_type) = match join.join_type {
+        _ if moved => return None,
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => (true, join.join_type),
         JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
-            Some((false, join.join_type.swap()))
+            (false, join.join_type.swap())
         }
-        JoinType::Inner | JoinType::Full => None,
-    }
+        JoinType::Inner | JoinType::Full => return None,
+    };
+    let preserved = if left { &join.left } else { &join.right };
+    let keys = join.on.iter().flat_map(|(l, r)| if left { l.column_refs() } else { r.column_refs() });
+    let filter = join.filter.iter().flat_map(Expr::column_refs);
+    keys.chain(filter).any(|column| preserved.schema().has_column(column)).then_some((left, join_type))
 }
 
 /// Whether the preserved side of a join is its right one.
@@ -413,7 +418,6 @@ impl<'p> Parts<'p> {
             dependents.push(Dependent {
                 plan: (*right).clone(),
                 join_type: *join_type,
-                requires: nodes.of(requires[index]),
                 base: nodes.of(base),
                 matches: Arc::new(matches),
                 join: join.clone(),
@@ -585,9 +589,10 @@ fn edges(inner: &JoinGraph, dependents: &[Dependent]) -> (Vec<RelationSet>, Vec<
     let mut hyperedges = Vec::new();
     for (index, dependent) in dependents.iter().enumerate() {
         let node = relations + index;
-        match dependent.requires.iter().next() {
-            Some(only) if dependent.requires.len() == 1 => connect(only, node),
-            _ => hyperedges.push((dependent.requires, RelationSet::single(node))),
+        // Two dependents alone are no join: the rows that both are looked up for belong to it.
+        match dependent.base.iter().next() {
+            Some(only) if dependent.base.len() == 1 => connect(only, node),
+            _ => hyperedges.push((dependent.base, RelationSet::single(node))),
         }
     }
     // What no key connects is joined by another condition, or else as a cross product of everything that hangs together.

@@ -126,28 +126,41 @@ impl Reorder<'_> {
                 }
                 estimate
             };
+            let note = |own: Option<&JoinTree>, best: Option<&JoinTree>, reordered| {
+                if let Some(notes) = self.notes {
+                    notes.region(graph, own, best, reordered);
+                }
+            };
             let known = |rows: &mut JoinRows<'_, '_>, node| {
                 let set = RelationSet::single(node);
                 noted(set, rows.set(set)).is_known()
             };
             if !rows.are_known() || !(0..graph.len()).all(|node| known(&mut rows, node)) {
                 count(&counters.unestimated);
-                if let Some(notes) = self.notes {
-                    notes.region(graph, None);
-                }
+                note(None, None, false);
                 return None;
             }
-            let scanned =
-                |relation: usize| JoinSide { rows: rows.region.estimator.single(relation).unfiltered, width: 0.0 };
-            let scanned: f64 = (0..graph.inner.relations.len()).map(|r| self.model.scan(scanned(r))).sum();
-            let mut rows = |set: RelationSet| noted(set, rows.set(set)).rows;
+            let tables = (0..graph.inner.relations.len()).map(|relation| JoinSide {
+                rows: rows.region.estimator.single(relation).unfiltered,
+                width: graph.width(relation),
+            });
+            let scanned: f64 = tables.map(|table| self.model.scan(table, self.partitions)).sum();
+            let expected = self.config.expected_cost;
+            let mut rows = |set: RelationSet| {
+                let estimate = noted(set, rows.set(set));
+                if expected { estimate.expected() } else { estimate.rows }
+            };
             let mut enumerator = Enumerator { graph, model: self.model, partitions: self.partitions, rows: &mut rows };
             let own = enumerator.original();
-            let best = enumerator.cheapest(self.config.enumeration_budget)?;
-            let reordered = (scanned + own.cost) / (scanned + best.cost).max(1.0) >= self.config.minimum_gain;
-            if let Some(notes) = self.notes {
-                notes.region(graph, Some((&own, &best, reordered)));
+            let cost = scanned + own.cost;
+            if cost < self.config.minimum_cost {
+                count(&counters.kept);
+                note(Some(&own), None, false);
+                return None;
             }
+            let best = enumerator.cheapest(self.config.enumeration_budget)?;
+            let reordered = cost / (scanned + best.cost).max(1.0) >= self.config.minimum_gain;
+            note(Some(&own), Some(&best), reordered);
             if !reordered {
                 count(&counters.kept);
                 return None;

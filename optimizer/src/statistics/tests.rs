@@ -8,6 +8,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::*;
 use crate::Relata;
+use crate::join_order::ExecutionTime;
 
 /// 1000 rows in `big` and 200 in `small`, each with a key `k` and a number `v`.
 async fn session() -> (SessionContext, Relata) {
@@ -30,7 +31,7 @@ async fn nodes(sql: &str) -> Vec<(String, usize)> {
     let (ctx, relata) = session().await;
     let state = ctx.state();
     let plan = state.optimize(&state.create_logical_plan(sql).await.unwrap()).unwrap();
-    let known = QueryRows::new(&relata.estimator(), &plan).unwrap();
+    let known = QueryRows::new(&relata.estimator(), &ExecutionTime::default(), &plan).unwrap();
     let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
     let (identify, provider) = (IdentifyScans(Arc::clone(&rows)), RelataStatistics(rows));
     let planner = DefaultPhysicalPlanner::default();
@@ -103,5 +104,5 @@ async fn a_plan_with_more_scans_than_a_place_holds_is_left_alone() {
     for _ in 0..RelationSet::CAPACITY {
         data = data.union(scan.clone()).unwrap();
     }
-    assert!(QueryRows::new(&relata.estimator(), data.logical_plan()).is_none());
+    assert!(QueryRows::new(&relata.estimator(), &ExecutionTime::default(), data.logical_plan()).is_none());
 }

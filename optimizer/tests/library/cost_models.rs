@@ -18,7 +18,7 @@ impl CostModel for Largest {
         1e9 / (1.0 + join.output.rows)
     }
 
-    fn scan(&self, output: JoinSide) -> f64 {
+    fn scan(&self, output: JoinSide, _: usize) -> f64 {
         output.rows
     }
 }

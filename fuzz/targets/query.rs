@@ -1,0 +1,4 @@
+//! libFuzzer target of [`relata_fuzz::query`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(relata_fuzz::query(data)));
