@@ -178,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = database(SCALE, folder.path()).await;
         let mut config = RelataConfig::default();
-        config.minimum_gain = 0.0;
+        (config.minimum_gain, config.minimum_cost, config.partition_cost) = (0.0, 0.0, 0.0);
         let relata = Relata::pretrained().unwrap().with_foreign_keys(database.foreign_keys()).with_config(config);
         let misled = relata.clone().with_known_rows(Arc::new(RandomRows::new(1)));
         let default = database.context(None).unwrap();

@@ -1,4 +1,8 @@
 //! The same tables under DataFusion alone, under relata, and under relata with random estimates.
+//!
+//! DataFusion 55.2 itself has wrong answers where it pushes filters down a physical plan: the one on `r2.q` of
+//! `t0 AS r2 RIGHT JOIN t3 AS r3 ON r2.p = r3.p AND r2.q = r3.q WHERE r2.q IS NULL AND r3.s = 'a'` becomes one on `r3.q`. So the
+//! sessions that are compared strictly go without those rules, and two that have them are compared for information.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,19 +11,22 @@ use datafusion::arrow::util::pretty::pretty_format_batches_with_schema;
 use datafusion::datasource::MemTable;
 use datafusion::error::Result;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use relata::{CounterValues, RandomRows, Relata, RelataConfig};
 
 use crate::queries;
 
 /// Seeds of the random estimates.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 2;
 
 /// One session.
 struct Contender {
     name: String,
     context: SessionContext,
     relata: Option<Relata>,
+    /// Whether it must have the answers of the first one.
+    strict: bool,
 }
 
 /// What came of a comparison that found no fault with relata.
@@ -29,7 +36,7 @@ pub enum Outcome {
     Same(usize),
     /// DataFusion alone does not answer the query.
     Refused,
-    /// DataFusion answers it otherwise with its dynamic filters than without, which is its own affair.
+    /// The same, but for a session that pushes filters down the physical plan.
     Unstable,
 }
 
@@ -56,16 +63,17 @@ fn counters() -> CounterValues {
 
 async fn compared(sql: &str, any_rows: bool) -> Outcome {
     let Ok(expected) = rows(&CONTENDERS[0].context, sql, any_rows).await else { return Outcome::Refused };
-    for contender in &CONTENDERS[1..] {
-        match (rows(&contender.context, sql, any_rows).await, &contender.relata) {
-            (Ok(found), _) if found == expected => {}
-            (_, None) => return Outcome::Unstable,
-            (Ok(found), _) => panic!("{}: {sql}\nexpected {expected:#?}\nfound {found:#?}", contender.name),
-            (Err(error), _) => panic!("{}: {sql}\n{error}", contender.name),
+    let mut stable = true;
+    for Contender { name, context, strict, .. } in &CONTENDERS[1..] {
+        match rows(context, sql, any_rows).await {
+            Ok(found) if found == expected => {}
+            _ if !strict => stable = false,
+            Ok(found) => panic!("{name}: {sql}\nexpected {expected:#?}\nfound {found:#?}"),
+            Err(error) => panic!("{name}: {sql}\n{error}"),
         }
     }
     // The first line is the header.
-    Outcome::Same(expected.len() - usize::from(!any_rows))
+    if stable { Outcome::Same(expected.len() - usize::from(!any_rows)) } else { Outcome::Unstable }
 }
 
 thread_local! {
@@ -80,34 +88,48 @@ fn runtime() -> tokio::runtime::Runtime {
 #[expect(clippy::expect_used, reason = "a fuzz body may die when its own set-up fails")]
 static CONTENDERS: LazyLock<Vec<Contender>> = LazyLock::new(|| contenders().expect("tables and weights"));
 
-/// DataFusion without its dynamic filters, DataFusion as it comes, then relata with its own and with random estimates; relata
-/// leaves the query's order whatever the gain, so that every region of joins goes through the rewrite.
+/// DataFusion, relata with its own and with random estimates, and both as they come; relata leaves the query's order whatever
+/// the gain, so that every region of joins goes through the rewrite.
 fn contenders() -> std::result::Result<Vec<Contender>, Box<dyn std::error::Error>> {
     let mut config = RelataConfig::default();
-    config.minimum_gain = 0.0;
+    (config.minimum_gain, config.minimum_cost) = (0.0, 0.0);
+    let adaptive = config.clone();
+    // Small plans would run in one partition otherwise.
+    config.partition_cost = 0.0;
     let relata = Relata::pretrained()?.with_config(config);
-    let misled =
-        |seed| (format!("estimates {seed}"), Some(relata.clone().with_known_rows(Arc::new(RandomRows::new(seed)))));
-    let mut all = vec![("reference".to_owned(), None), ("default".to_owned(), None)];
-    all.extend([("relata".to_owned(), Some(relata.clone()))]);
+    let misled = |seed| {
+        let relata = relata.clone().with_known_rows(Arc::new(RandomRows::new(seed)));
+        (format!("estimates {seed}"), Some(relata), true)
+    };
+    let mut all = vec![("DataFusion".to_owned(), None, true), ("relata".to_owned(), Some(relata.clone()), true)];
     all.extend((0..SEEDS).map(misled));
+    all.push(("few partitions".to_owned(), Some(relata.clone().with_config(adaptive.clone())), true));
+    all.push(("DataFusion as it comes".to_owned(), None, false));
+    all.push(("relata as it comes".to_owned(), Some(relata.clone().with_config(adaptive.clone())), false));
     let tables: Vec<(String, Arc<MemTable>)> = queries::tables()?
         .into_iter()
         .chain(two_tables()?)
         .map(|(name, batch)| Ok((name, Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))))
         .collect::<Result<_>>()?;
     let mut contenders = vec![];
-    for (place, (name, relata)) in all.into_iter().enumerate() {
-        let mut config = SessionConfig::new().with_target_partitions(3);
-        // The reference has none of DataFusion's own optimizations at run time; half of the others have.
-        config.options_mut().optimizer.enable_dynamic_filter_pushdown = place % 2 == 1;
-        let builder = SessionStateBuilder::new_with_default_features().with_config(config);
-        let builder = relata.as_ref().map_or(builder.clone(), |relata| relata.install(builder));
+    for (place, (name, relata, strict)) in all.into_iter().enumerate() {
+        let mut config = SessionConfig::new().with_target_partitions(1 + 2 * place % 5);
+        // One of them sorts and merges.
+        config.options_mut().optimizer.prefer_hash_join = place != 3;
+        let mut builder = SessionStateBuilder::new_with_default_features().with_config(config);
+        if strict {
+            let rules =
+                PhysicalOptimizer::new().rules.into_iter().filter(|rule| !rule.name().contains("FilterPushdown"));
+            builder = builder.with_physical_optimizer_rules(rules.collect());
+        }
+        if let Some(relata) = &relata {
+            builder = relata.install(builder);
+        }
         let context = SessionContext::new_with_state(builder.build());
         for (name, table) in &tables {
             context.register_table(name, Arc::<MemTable>::clone(table))?;
         }
-        contenders.push(Contender { name, context, relata });
+        contenders.push(Contender { name, context, relata, strict });
     }
     Ok(contenders)
 }
