@@ -63,8 +63,8 @@ impl RelataQueryPlanner {
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
+        let model = self.relata.cost_model.as_ref();
         let ordered = if config.join_reordering {
-            let model = self.relata.cost_model.as_ref();
             join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&self.relata.counters.failures);
                 plan.clone()
@@ -72,8 +72,9 @@ impl RelataQueryPlanner {
         } else {
             plan.clone()
         };
-        let model = self.relata.cost_model.as_ref();
-        let known = if config.statistics { QueryRows::new(&estimator, model, &ordered) } else { None };
+        // EXPLAIN is planned as what it explains.
+        let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
+        let known = if config.statistics { QueryRows::new(&estimator, model, query) } else { None };
         (ordered, known)
     }
 }
@@ -145,25 +146,24 @@ impl<'a> PlanningSession<'a> {
             rules: inner.physical_optimizers().to_vec(),
             table_options: inner.table_options().clone(),
         };
-        if let Some(known) = known {
-            let options = session.config.options_mut();
-            options.optimizer.use_statistics_registry = true;
-            let memory = inner.runtime_env().memory_pool.memory_limit();
-            if matches!(memory, MemoryLimit::Finite(bytes) if known.largest_table() > TABLE_SHARE * bytes as f64) {
-                // A hash table cannot spill to disk, a sorted side can.
-                options.optimizer.prefer_hash_join = false;
-            } else {
-                let most = options.execution.target_partitions;
-                options.execution.target_partitions = known.partitions(most, settings.partition_cost);
-            }
-            let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
-            for rule in session.rules.iter_mut().filter(|rule| rule.name() == join_methods::REPLACED) {
-                let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
-                *rule = Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)));
-            }
-            session.rules.insert(0, Arc::new(IdentifyScans(Arc::clone(&rows))));
-            session.registry = Some(StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]));
+        let Some(known) = known else { return session };
+        let options = session.config.options_mut();
+        options.optimizer.use_statistics_registry = true;
+        let memory = inner.runtime_env().memory_pool.memory_limit();
+        if matches!(memory, MemoryLimit::Finite(bytes) if known.largest_table() > TABLE_SHARE * bytes as f64) {
+            // A hash table cannot spill to disk, a sorted side can.
+            options.optimizer.prefer_hash_join = false;
+        } else {
+            let most = options.execution.target_partitions;
+            options.execution.target_partitions = known.partitions(most, settings.partition_cost);
         }
+        let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
+        for rule in session.rules.iter_mut().filter(|rule| rule.name() == join_methods::REPLACED) {
+            let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
+            *rule = Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)));
+        }
+        session.rules.insert(0, Arc::new(IdentifyScans(Arc::clone(&rows))));
+        session.registry = Some(StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]));
         session
     }
 }

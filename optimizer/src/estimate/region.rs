@@ -305,7 +305,7 @@ mod tests {
         let relata = Relata::pretrained().unwrap();
         relata.profile(&ctx).await.unwrap();
         let estimator = relata.estimator();
-        let config = RelataConfig { minimum_gain: 0.0, ..RelataConfig::default() };
+        let config = RelataConfig { minimum_gain: 0.0, minimum_cost: 0.0, ..RelataConfig::default() };
         let plan = data.into_unoptimized_plan();
         let reordered = reorder(&estimator, &config, &ExecutionTime::default(), 2, plan).unwrap();
         assert_eq!(relata.counters().reordered, 1, "{:?}", relata.counters());

@@ -38,15 +38,21 @@ impl Notes {
         self.sets.borrow_mut().push((set, estimate));
     }
 
-    /// The next region was ordered: the query's own tree, the cheapest one and whether that was chosen; no trees where a node
-    /// could not be estimated.
-    pub(super) fn region(&self, graph: &JoinHypergraph, trees: Option<(&JoinTree, &JoinTree, bool)>) {
+    /// The next region was ordered: the query's own tree and the cheapest one, as far as they were looked for, and whether the
+    /// cheapest was chosen.
+    pub(super) fn region(
+        &self,
+        graph: &JoinHypergraph,
+        own: Option<&JoinTree>,
+        best: Option<&JoinTree>,
+        reordered: bool,
+    ) {
         let region = self.regions.get() + 1;
         self.regions.set(region);
         let names: Vec<String> = (0..graph.len()).map(|node| name(graph.plan(node))).collect();
         let mut costs = vec![];
-        if let Some((own, best, reordered)) = trees {
-            collect(if reordered { best } else { own }, &mut costs);
+        if let Some(chosen) = if reordered { best } else { own } {
+            collect(chosen, &mut costs);
         }
         let mut considered = self.considered.borrow_mut();
         let mut sets = self.sets.take();
@@ -59,12 +65,11 @@ impl Notes {
             considered.push(Considered { region, kind, relations, estimate, cost, chosen });
         }
         let Some((_, all)) = sets.last() else { return };
-        if let Some((own, best, reordered)) = trees {
-            let orders = [("order of the query", own, !reordered), ("cheapest order", best, reordered)];
-            considered.extend(orders.map(|(kind, tree, chosen)| {
+        for (kind, tree, chosen) in [("order of the query", own, !reordered), ("cheapest order", best, reordered)] {
+            if let Some(tree) = tree {
                 let (relations, cost) = (joins(tree, &names), Some(tree.cost));
-                Considered { region, kind, relations, estimate: *all, cost, chosen }
-            }));
+                considered.push(Considered { region, kind, relations, estimate: *all, cost, chosen });
+            }
         }
     }
 

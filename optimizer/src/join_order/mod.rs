@@ -126,15 +126,18 @@ impl Reorder<'_> {
                 }
                 estimate
             };
+            let note = |own: Option<&JoinTree>, best: Option<&JoinTree>, reordered| {
+                if let Some(notes) = self.notes {
+                    notes.region(graph, own, best, reordered);
+                }
+            };
             let known = |rows: &mut JoinRows<'_, '_>, node| {
                 let set = RelationSet::single(node);
                 noted(set, rows.set(set)).is_known()
             };
             if !rows.are_known() || !(0..graph.len()).all(|node| known(&mut rows, node)) {
                 count(&counters.unestimated);
-                if let Some(notes) = self.notes {
-                    notes.region(graph, None);
-                }
+                note(None, None, false);
                 return None;
             }
             let tables = (0..graph.inner.relations.len()).map(|relation| JoinSide {
@@ -149,17 +152,15 @@ impl Reorder<'_> {
             };
             let mut enumerator = Enumerator { graph, model: self.model, partitions: self.partitions, rows: &mut rows };
             let own = enumerator.original();
-            let is_small = scanned + own.cost < self.config.minimum_cost;
-            if is_small && self.notes.is_none() {
+            let cost = scanned + own.cost;
+            if cost < self.config.minimum_cost {
                 count(&counters.kept);
+                note(Some(&own), None, false);
                 return None;
             }
             let best = enumerator.cheapest(self.config.enumeration_budget)?;
-            let gain = (scanned + own.cost) / (scanned + best.cost).max(1.0);
-            let reordered = !is_small && gain >= self.config.minimum_gain;
-            if let Some(notes) = self.notes {
-                notes.region(graph, Some((&own, &best, reordered)));
-            }
+            let reordered = cost / (scanned + best.cost).max(1.0) >= self.config.minimum_gain;
+            note(Some(&own), Some(&best), reordered);
             if !reordered {
                 count(&counters.kept);
                 return None;

@@ -140,6 +140,7 @@ async fn wrong_arguments_have_clear_errors() {
 #[tokio::test]
 async fn the_orders_of_a_query_are_listed_with_their_costs() {
     let sessions = shop();
+    answer(&sessions, "SET relata.minimum_cost = 0").await;
     let sql = "SELECT COUNT(*) FROM orders o JOIN customer c ON o.customer = c.id JOIN town t ON c.town = t.id WHERE t.name < ''z''";
     let of = |rest: &str| format!("SELECT {rest}");
     let from = format!("FROM relata_explain('{sql}')");
