@@ -113,9 +113,7 @@ fn contenders() -> std::result::Result<Vec<Contender>, Box<dyn std::error::Error
         .collect::<Result<_>>()?;
     let mut contenders = vec![];
     for (place, (name, relata, strict)) in all.into_iter().enumerate() {
-        let mut config = SessionConfig::new().with_target_partitions(1 + 2 * place % 5);
-        // One of them sorts and merges.
-        config.options_mut().optimizer.prefer_hash_join = place != 3;
+        let config = SessionConfig::new().with_target_partitions(1 + 2 * place % 5);
         let mut builder = SessionStateBuilder::new_with_default_features().with_config(config);
         if strict {
             let rules =
