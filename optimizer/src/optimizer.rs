@@ -12,6 +12,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::OptimizerRule;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -24,7 +25,7 @@ use relata_featurize::profile::ProfileConfig;
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters, count};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
-use crate::join_order::{Considered, CostModel, ExecutionTime};
+use crate::join_order::{Considered, CostModel, ExecutionTime, JoinOrder};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::synopses::{ForeignKey, SynopsesReport};
@@ -173,6 +174,12 @@ impl Relata {
             functions.insert(function.name().to_owned(), Arc::new(function));
         }
         builder.with_query_planner(Arc::new(planner))
+    }
+
+    /// Join ordering as a logical rule, for engines that plan with a query planner of their own, as Ballista does; it orders what
+    /// is profiled already. With [`Self::install`] there is no need of it, and no harm.
+    pub fn optimizer_rule(&self) -> Arc<dyn OptimizerRule + Send + Sync> {
+        Arc::new(JoinOrder { relata: self.clone() })
     }
 
     /// Profiles every table of every schema that has no profile yet, then joins their samples; the reports are in the order

@@ -9,6 +9,9 @@ use crate::join_order::{Dependent, JoinHypergraph};
 /// The part of the rows that an anti join keeps at least: keys that seem to match all may still miss some.
 const LEAST_UNMATCHED: f64 = 0.05;
 
+/// The part that may be left even so.
+const MOST_UNMATCHED: f64 = 0.5;
+
 /// The estimates of a hypergraph: those of its inner joins, times what each dependent makes of a row.
 pub(crate) struct JoinRows<'r, 'a> {
     pub(crate) region: &'r mut Region<'a>,
@@ -63,9 +66,10 @@ impl<'r, 'a> JoinRows<'r, 'a> {
         match dependent.join_type {
             JoinType::LeftSemi => per_row.map(|matches| matches.min(1.0)),
             JoinType::LeftAnti => {
-                let unmatched = |matches: f64| (1.0 - matches).max(LEAST_UNMATCHED);
-                let (lower, upper) = (unmatched(per_row.upper), unmatched(per_row.lower));
-                Estimate { lower, upper, ..per_row.map(unmatched) }
+                let unmatched = |matches: f64| (1.0 - matches).max(0.0);
+                let rows = unmatched(per_row.rows).max(LEAST_UNMATCHED);
+                let upper = unmatched(per_row.lower).max(MOST_UNMATCHED).max(rows);
+                Estimate { rows, lower: unmatched(per_row.upper).min(rows), upper, ..per_row }
             }
             _ => per_row.map(|matches| matches.max(1.0)),
         }

@@ -8,6 +8,7 @@ mod considered;
 mod cost;
 mod enumerate;
 mod graph;
+mod rule;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
@@ -26,6 +27,7 @@ pub use cost::{CostModel, ExecutionTime, JoinMethod, JoinShape, JoinSide, Output
 use enumerate::{Enumerator, JoinTree};
 use graph::Shape;
 pub(crate) use graph::{Dependent, JoinHypergraph, address};
+pub(crate) use rule::JoinOrder;
 
 /// The plan with its joins in the order the estimates favour under `model`, for execution in so many partitions.
 pub(crate) fn reorder(

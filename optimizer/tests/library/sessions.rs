@@ -105,3 +105,28 @@ async fn sessions_share_one_relata() {
     assert!((3..=12).contains(&counters.profiled), "{counters:?}");
     assert_eq!((counters.failures, counters.rejected, counters.unprofiled), (0, 0, 0), "{counters:?}");
 }
+
+#[tokio::test]
+async fn the_logical_rule_orders_joins_without_the_query_planner() {
+    let sessions = shop().await;
+    sessions.relata.profile(&sessions.learned).await.unwrap();
+    let state = sessions.learned.state();
+    let default = SessionStateBuilder::new_from_existing(sessions.default.state());
+    let mut rules = sessions.default.state().optimizers().to_vec();
+    rules.push(sessions.relata.optimizer_rule());
+    let ruled = SessionContext::new_with_state(default.with_optimizer_rules(rules).build());
+    for table in ["orders", "customer", "town", "region", "item"] {
+        let provider = state.schema_for_ref(table).unwrap().table(table).await.unwrap().unwrap();
+        ruled.deregister_table(table).unwrap();
+        ruled.register_table(table, provider).unwrap();
+    }
+    let sql =
+        "SELECT o.id, c.name, r.label FROM orders o JOIN customer c ON o.customer = c.id JOIN town t ON c.town = t.id
+        JOIN region r ON t.region = r.id WHERE t.name < 'town 03'";
+    let before = sessions.relata.counters();
+    let found = rows(&ruled, sql).await.unwrap();
+    let after = sessions.relata.counters();
+    assert_eq!(found, rows(&sessions.default, sql).await.unwrap());
+    assert!(after.reordered > before.reordered && after.planned == before.planned, "{after:?}");
+    assert_eq!(after.failures, 0);
+}
