@@ -12,6 +12,8 @@ extensions_options! {
         pub join_reordering: bool, default = true
         /// Whether DataFusion's physical planning sees relata's estimates.
         pub statistics: bool, default = true
+        /// Whether EXPLAIN and EXPLAIN ANALYZE show relata's estimates.
+        pub explain: bool, default = true
         /// Whether tables without a profile are profiled when a query over them is planned.
         pub lazy_profiling: bool, default = true
         /// Milliseconds that lazy profiling may take of one planning; tables left over are tried again by the next query.

@@ -20,6 +20,9 @@ pub enum RelataError {
     /// Tuned weights cannot be made, read or kept.
     #[error("tuned weights: {0}")]
     Tuning(String),
+    /// A profile cannot be removed.
+    #[error("profiles: {0}")]
+    Profiles(String),
     /// There is no such table.
     #[error("no table {0}")]
     NoTable(String),

@@ -40,6 +40,8 @@ pub enum Origin {
     Analytical,
     /// Known, not estimated.
     Exact,
+    /// The most rows that are possible, which the estimate came to.
+    Bound,
     /// A guess, for this reason; DataFusion's own estimate is used in planning.
     Fallback(&'static str),
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Origin {
             Origin::Expert => f.write_str("expert"),
             Origin::Analytical => f.write_str("analytical"),
             Origin::Exact => f.write_str("exact"),
+            Origin::Bound => f.write_str("bound"),
             Origin::Fallback(reason) => write!(f, "fallback: {reason}"),
         }
     }
@@ -91,7 +94,7 @@ impl Estimate {
     }
 
     /// The same for a node whose rows follow from this one's by a monotone formula.
-    fn map(self, formula: impl Fn(f64) -> f64) -> Self {
+    pub(crate) fn map(self, formula: impl Fn(f64) -> f64) -> Self {
         Self { rows: formula(self.rows), lower: formula(self.lower), upper: formula(self.upper), ..self }
     }
 

@@ -1,13 +1,65 @@
-//! EXPLAIN with relata's rows next to DataFusion's.
+//! EXPLAIN with relata's rows.
+//!
+//! EXPLAIN shows them on the nodes of the physical plan, and EXPLAIN ANALYZE beside what the nodes returned: `places` knows
+//! the estimates of a plan, `rules` finds the physical nodes that they belong to and `exec` stands for those. `pgjson` adds them
+//! to the logical plan that EXPLAIN FORMAT PGJSON shows. For `relata explain`, [`render`] has them next to DataFusion's,
+//! `analyzed` next to the actual rows, and `picture` draws them.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
+use datafusion::common::format::ExplainFormat;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 
 use crate::Result;
-use crate::estimate::{Estimator, PlanRows};
+use crate::estimate::{Estimate, Estimator, PlanRows};
 use crate::optimizer::default_rows;
+use places::PlaceEstimates;
+
+pub(crate) mod analyzed;
+mod exec;
+mod pgjson;
+pub(crate) mod picture;
+mod places;
+mod rules;
+
+/// The statement that a statement explains.
+pub(crate) fn explained(plan: &LogicalPlan) -> Option<&Arc<LogicalPlan>> {
+    match plan {
+        LogicalPlan::Explain(explain) => Some(&explain.plan),
+        LogicalPlan::Analyze(analyze) => Some(&analyze.input),
+        _ => None,
+    }
+}
+
+/// Physical rules, with those among them that show the estimates of the plan that is explained.
+pub(crate) fn rules(
+    estimator: &Estimator<'_>,
+    plan: &LogicalPlan,
+    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    match explained(plan) {
+        Some(explained) => rules::showing(PlaceEstimates::new(estimator, explained), rules),
+        None => rules,
+    }
+}
+
+/// The answer to an explained statement, with the estimates where it has a logical plan in JSON.
+pub(crate) fn answered(
+    estimator: &Estimator<'_>,
+    plan: &LogicalPlan,
+    physical: Arc<dyn ExecutionPlan>,
+) -> Arc<dyn ExecutionPlan> {
+    match plan {
+        LogicalPlan::Explain(explain) if explain.explain_format == ExplainFormat::PostgresJSON => {
+            pgjson::with_estimates(estimator, &explain.plan, physical)
+        }
+        _ => physical,
+    }
+}
 
 /// The plan as an indented tree; each line ends with relata's rows, their interval and origin, and DataFusion's rows.
 pub(crate) async fn render(estimator: &Estimator<'_>, state: &SessionState, plan: &LogicalPlan) -> Result<String> {
@@ -22,12 +74,11 @@ pub(crate) async fn render(estimator: &Estimator<'_>, state: &SessionState, plan
         };
         let _ = writeln!(
             text,
-            "{:indent$}{}  rows={} [{}, {}] {}, default={default}",
+            "{:indent$}{}  rows={}{} {}, default={default}",
             "",
             node.display(),
-            number(estimate.rows),
-            number(estimate.lower),
-            number(estimate.upper),
+            rows_of(&estimate),
+            interval(&estimate),
             estimate.origin,
             indent = 2 * depth,
         );
@@ -36,7 +87,28 @@ pub(crate) async fn render(estimator: &Estimator<'_>, state: &SessionState, plan
     Ok(text)
 }
 
-/// Rows as people read them.
+/// The rows of an estimate as people read them.
+fn rows_of(estimate: &Estimate) -> String {
+    if estimate.is_known() { number(estimate.rows) } else { "unknown".to_owned() }
+}
+
+/// Its interval, with a space before; nothing where nothing is known.
+fn interval(estimate: &Estimate) -> String {
+    let Estimate { lower, upper, .. } = estimate;
+    if estimate.is_known() { format!(" [{}, {}]", number(*lower), number(*upper)) } else { String::new() }
+}
+
 fn number(rows: f64) -> String {
-    if rows >= 1e15 || !rows.is_finite() { format!("{rows:e}") } else { format!("{:.0}", rows) }
+    if rows >= 1e15 || !rows.is_finite() { format!("{rows:e}") } else { format!("{rows:.0}") }
+}
+
+/// A text in one line of so many characters.
+fn short(text: &str, characters: usize) -> String {
+    let mut all = text.chars().map(|character| if character.is_whitespace() { ' ' } else { character });
+    let mut short: String = all.by_ref().take(characters).collect();
+    if all.next().is_some() {
+        short.pop();
+        short.push('…');
+    }
+    short
 }

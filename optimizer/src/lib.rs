@@ -22,9 +22,10 @@
 //! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
 //! estimates with intervals, `join_order` reorders its inner joins by them, `statistics` hands them to DataFusion's
 //! physical planning, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
-//! tables and `synopses` their samples joined along foreign keys, `explain` shows the estimates next to DataFusion's own.
-//! `answer` answers aggregating queries from the same profiles, as [`Relata::answer`] and as the table function
-//! `approx_answer` that `sql` adds to a session.
+//! tables, `synopses` their samples joined along foreign keys, and `maintenance` renews, lists and forgets them. `explain` shows
+//! the estimates, in EXPLAIN and next to DataFusion's own.
+//! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
+//! those of maintenance.
 //! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
@@ -40,6 +41,7 @@ pub mod estimate;
 mod explain;
 mod join_methods;
 pub mod join_order;
+mod maintenance;
 mod optimizer;
 mod planner;
 mod profiles;
@@ -55,6 +57,7 @@ pub use config::RelataConfig;
 pub use counters::CounterValues;
 pub use error::RelataError;
 pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
+pub use maintenance::{LoadedProfile, ProfileReport};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{DataVersions, ProfileSource, TableReport};
 pub use random_rows::RandomRows;

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::catalog::{Session, TableFunction, TableProvider};
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
@@ -23,12 +24,11 @@ use relata_featurize::profile::ProfileConfig;
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters, count};
 use crate::estimate::{Estimator, KnownRows, PlanEstimate};
-use crate::join_order::{CostModel, ExecutionTime};
+use crate::join_order::{Considered, CostModel, ExecutionTime};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
-use crate::sql::ApproxAnswer;
 use crate::synopses::{ForeignKey, SynopsesReport};
-use crate::{RelataError, Result, estimate, explain};
+use crate::{RelataError, Result, estimate, explain, join_order, sql};
 
 /// Tables profiled at a time.
 const PROFILED_AT_A_TIME: usize = 2;
@@ -158,18 +158,20 @@ impl Relata {
         self
     }
 
-    /// Makes the session plan with relata: wraps its query planner, adds the settings `relata.*` and the table function
-    /// `approx_answer('SELECT ...')` (see [`Self::answer`]).
+    /// Makes the session plan with relata: wraps its query planner, adds the settings `relata.*` and the table functions
+    /// `approx_answer('SELECT ...')` (see [`Self::answer`]), `relata_analyze()`, `relata_profiles()`, `relata_drop()` (see
+    /// [`Self::analyze`], [`Self::profiles`], [`Self::forget`]), `relata_counters()` and `relata_explain('SELECT ...')`, which
+    /// lists the sub-plans of a query with their estimates and the join orders that were compared with their costs.
     #[must_use]
     pub fn install(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let previous = builder.query_planner().take();
         let planner = RelataQueryPlanner::new(self.clone(), previous);
         let options = builder.config().get_or_insert_default().options_mut();
         options.extensions.insert(self.config.clone());
-        let approx_answer =
-            TableFunction::new("approx_answer".to_owned(), Arc::new(ApproxAnswer { relata: self.clone() }));
         let functions = builder.table_functions().get_or_insert_default();
-        functions.insert(approx_answer.name().to_owned(), Arc::new(approx_answer));
+        for function in sql::functions(self) {
+            functions.insert(function.name().to_owned(), Arc::new(function));
+        }
         builder.with_query_planner(Arc::new(planner))
     }
 
@@ -179,15 +181,24 @@ impl Relata {
     /// # Errors
     /// When a catalog cannot be read. A table that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile(&self, ctx: &SessionContext) -> Result<Vec<TableReport>> {
-        let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
         let tables = tables(ctx).await?;
-        let mut jobs: Vec<BoxFuture<'_, TableReport>> = Vec::with_capacity(tables.len());
-        for (name, provider) in tables.clone() {
-            jobs.push(self.profile_provider(session.clone(), name, provider).boxed());
-        }
-        let reports = futures::stream::iter(jobs).buffered(PROFILED_AT_A_TIME).collect().await;
-        self.join_samples_of(session, tables).await;
+        let reports = self.profile_all(ctx, &tables, false).await;
+        self.join_samples_of(self.profiling_session(ctx), tables).await;
         Ok(reports)
+    }
+
+    /// Profiles tables a few at a time, `anew` or where that is not done.
+    pub(crate) async fn profile_all(&self, ctx: &SessionContext, tables: &[Table], anew: bool) -> Vec<TableReport> {
+        let session = self.profiling_session(ctx);
+        let mut jobs: Vec<BoxFuture<'_, TableReport>> = Vec::with_capacity(tables.len());
+        for (name, provider) in tables.iter().cloned() {
+            jobs.push(self.profile_provider(session.clone(), name, provider, anew).boxed());
+        }
+        futures::stream::iter(jobs).buffered(PROFILED_AT_A_TIME).collect().await
+    }
+
+    fn profiling_session(&self, ctx: &SessionContext) -> SessionState {
+        self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state())
     }
 
     /// Joins the samples of the profiled tables along their foreign keys, those that were declared and those that the
@@ -197,15 +208,10 @@ impl Relata {
     /// # Errors
     /// When a catalog cannot be read. What else goes wrong is in [`SynopsesReport::errors`].
     pub async fn join_samples(&self, ctx: &SessionContext) -> Result<SynopsesReport> {
-        let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
-        Ok(self.join_samples_of(session, tables(ctx).await?).await)
+        Ok(self.join_samples_of(self.profiling_session(ctx), tables(ctx).await?).await)
     }
 
-    async fn join_samples_of(
-        &self,
-        session: SessionState,
-        tables: Vec<(TableReference, Arc<dyn TableProvider>)>,
-    ) -> SynopsesReport {
+    async fn join_samples_of(&self, session: SessionState, tables: Vec<Table>) -> SynopsesReport {
         let (profiles, counters) = (Arc::clone(&self.profiles), Arc::clone(&self.counters));
         let keys = Arc::clone(&self.foreign_keys);
         // A task of its own, so that a panic in a scan stays there.
@@ -219,8 +225,7 @@ impl Relata {
     /// When there is no such table. One that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile_table(&self, ctx: &SessionContext, table: TableReference) -> Result<TableReport> {
         let provider = ctx.table_provider(table.clone()).await.map_err(|_| RelataError::NoTable(table.to_string()))?;
-        let session = self.profiles.session(&ctx.state()).unwrap_or_else(|| ctx.state());
-        Ok(self.profile_provider(session, table, provider).await)
+        Ok(self.profile_provider(self.profiling_session(ctx), table, provider, false).await)
     }
 
     /// Profiles on a task of its own, so that several tables use several threads and a panic in a scan stays there.
@@ -229,10 +234,11 @@ impl Relata {
         session: SessionState,
         name: TableReference,
         provider: Arc<dyn TableProvider>,
+        anew: bool,
     ) -> TableReport {
         let (profiles, counters) = (Arc::clone(&self.profiles), Arc::clone(&self.counters));
         let own_name = name.clone();
-        let task = tokio::spawn(async move { profiles.ensure(&session, own_name, &provider, &counters).await });
+        let task = tokio::spawn(async move { profiles.ensure(&session, own_name, &provider, anew, &counters).await });
         task.await.unwrap_or_else(|error| TableReport {
             table: name,
             rows: 0,
@@ -246,10 +252,11 @@ impl Relata {
 
     /// Profiles the tables of `plan` that have no profile, until the time budget is spent.
     pub(crate) async fn profile_tables_of(&self, plan: &LogicalPlan, session: &dyn Session, budget: Duration) {
-        let mut unseen: Vec<(TableReference, Arc<dyn TableProvider>)> = Vec::new();
+        let mut unseen: Vec<Table> = Vec::new();
         let _ = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
                 && let Ok(provider) = source_as_provider(&scan.source)
+                && !sql::is_action(&provider)
                 && self.profiles.get(&provider).is_none()
                 && !unseen.iter().any(|(_, known)| Arc::ptr_eq(known, &provider))
             {
@@ -264,7 +271,7 @@ impl Relata {
         let start = Instant::now();
         for (name, provider) in unseen {
             let left = budget.saturating_sub(start.elapsed());
-            let profiled = self.profile_provider(alone.clone(), name, provider);
+            let profiled = self.profile_provider(alone.clone(), name, provider, false);
             if tokio::time::timeout(left, profiled).await.is_err() {
                 count(&self.counters.postponed);
                 return;
@@ -304,15 +311,52 @@ impl Relata {
     /// When the statement is no query, or cannot be parsed or planned.
     pub async fn explain(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
         let state = ctx.state();
-        let plan = optimized(&state, sql).await?;
-        let plan = crate::join_order::reorder(
-            &self.estimator(),
-            &self.config,
-            self.cost_model.as_ref(),
-            state.config().target_partitions(),
-            plan,
-        )?;
-        explain::render(&self.estimator(), &state, &plan).await
+        explain::render(&self.estimator(), &state, &self.ordered(&state, sql).await?).await
+    }
+
+    /// The same plan as a picture (SVG), with relata's rows and intervals.
+    ///
+    /// # Errors
+    /// When the statement is no query, or cannot be parsed or planned.
+    pub async fn explain_svg(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
+        let plan = self.ordered(&ctx.state(), sql).await?;
+        Ok(explain::picture::svg(&self.estimate(&plan)))
+    }
+
+    /// Runs a query and returns its physical plan with relata's rows and intervals next to the actual rows; `ctx` is a session
+    /// that relata is installed in.
+    ///
+    /// # Errors
+    /// When the statement is no query, or cannot be parsed, planned or run.
+    pub async fn explain_analyze(&self, ctx: &SessionContext, sql: &str) -> Result<String> {
+        let state = ctx.state();
+        let plan = LogicalPlanBuilder::from(optimized(&state, sql).await?).explain(false, true)?.build()?;
+        let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
+        collect(Arc::clone(&physical), state.task_ctx()).await?;
+        let ran = physical.downcast_ref::<AnalyzeExec>().map_or(&physical, AnalyzeExec::input);
+        Ok(explain::analyzed::render(ran.as_ref()))
+    }
+
+    /// The sub-plans that were estimated and the join orders that were compared for a query, under the settings of its session.
+    pub(crate) async fn considered(&self, state: &SessionState, sql: &str) -> Result<Vec<Considered>> {
+        let config = RelataConfig::of(state.config_options()).unwrap_or(&self.config);
+        let plan = optimized(state, sql).await?;
+        if config.lazy_profiling {
+            self.profile_tables_of(&plan, state, Duration::from_millis(config.profile_budget_ms)).await;
+        }
+        // What the query itself counts is not counted twice.
+        let counters = Counters::default();
+        let mut estimator = self.estimator();
+        estimator.counters = &counters;
+        let partitions = state.config().target_partitions();
+        Ok(join_order::considered(&estimator, config, self.cost_model.as_ref(), partitions, plan)?)
+    }
+
+    /// The optimized plan of a query with its joins in relata's order.
+    async fn ordered(&self, state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+        let plan = optimized(state, sql).await?;
+        let partitions = state.config().target_partitions();
+        Ok(join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), partitions, plan)?)
     }
 
     /// What relata did so far.
@@ -321,9 +365,12 @@ impl Relata {
     }
 }
 
+/// A table and its name.
+pub(crate) type Table = (TableReference, Arc<dyn TableProvider>);
+
 /// Every table of every schema, by name.
-async fn tables(ctx: &SessionContext) -> Result<Vec<(TableReference, Arc<dyn TableProvider>)>> {
-    let mut tables: Vec<(TableReference, Arc<dyn TableProvider>)> = Vec::new();
+pub(crate) async fn tables(ctx: &SessionContext) -> Result<Vec<Table>> {
+    let mut tables: Vec<Table> = Vec::new();
     for catalog_name in ctx.catalog_names() {
         let Some(catalog) = ctx.catalog(&catalog_name) else { continue };
         for schema_name in catalog.schema_names() {

@@ -2,7 +2,7 @@
 //!
 //! It wraps the planner the session had. Per query with a join: profile the tables that have no profile, reorder the inner
 //! joins, then let the wrapped planner plan with a session whose statistics registry knows relata's rows. Queries without a
-//! join go to the wrapped planner at once.
+//! join go to the wrapped planner at once. EXPLAIN plans the query as it would run and shows the estimates.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -32,9 +32,9 @@ use datafusion::prelude::SessionConfig;
 use crate::config::RelataConfig;
 use crate::counters::count;
 use crate::join_methods::{self, JoinMethods};
-use crate::join_order;
 use crate::optimizer::Relata;
 use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
+use crate::{explain, join_order};
 
 /// Plans with relata, or as the wrapped planner would.
 pub(crate) struct RelataQueryPlanner {
@@ -63,8 +63,8 @@ impl RelataQueryPlanner {
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let estimator = self.relata.estimator();
+        let model = self.relata.cost_model.as_ref();
         let ordered = if config.join_reordering {
-            let model = self.relata.cost_model.as_ref();
             join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&self.relata.counters.failures);
                 plan.clone()
@@ -72,12 +72,9 @@ impl RelataQueryPlanner {
         } else {
             plan.clone()
         };
-        let explained = matches!(ordered, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
-        let known = if config.statistics && !explained {
-            QueryRows::new(&estimator, self.relata.cost_model.as_ref(), &ordered)
-        } else {
-            None
-        };
+        // EXPLAIN is planned as what it explains.
+        let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
+        let known = if config.statistics { QueryRows::new(&estimator, model, query) } else { None };
         (ordered, known)
     }
 }
@@ -86,21 +83,30 @@ impl RelataQueryPlanner {
 impl QueryPlanner for RelataQueryPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let config = RelataConfig::of(session.config_options()).unwrap_or(&self.relata.config);
-        if !config.enabled || !has_join(plan) {
+        let explains = config.explain && explain::explained(plan).is_some();
+        if !config.enabled || !(explains || has_join(plan)) {
             return self.plan_inside(plan, session).await;
         }
-        count(&self.relata.counters.planned);
-        if config.lazy_profiling {
-            let budget = Duration::from_millis(config.profile_budget_ms);
-            self.relata.profile_tables_of(plan, session, budget).await;
-        }
-        let partitions = session.config().target_partitions();
-        match self.order(config, partitions, plan) {
-            (ordered, Some(known)) => {
-                self.plan_inside(&ordered, &PlanningSession::new(session, known, config, &self.relata)).await
+        let (ordered, known) = if has_join(plan) {
+            count(&self.relata.counters.planned);
+            if config.lazy_profiling {
+                let budget = Duration::from_millis(config.profile_budget_ms);
+                self.relata.profile_tables_of(plan, session, budget).await;
             }
-            (ordered, None) => self.plan_inside(&ordered, session).await,
+            self.order(config, session.config().target_partitions(), plan)
+        } else {
+            (plan.clone(), None)
+        };
+        if known.is_none() && !explains {
+            return self.plan_inside(&ordered, session).await;
         }
+        let mut planning = PlanningSession::new(session, known, config, &self.relata);
+        if !explains {
+            return self.plan_inside(&ordered, &planning).await;
+        }
+        planning.rules = explain::rules(&self.relata.estimator(), &ordered, planning.rules);
+        let planned = self.plan_inside(&ordered, &planning).await?;
+        Ok(explain::answered(&self.relata.estimator(), &ordered, planned))
     }
 }
 
@@ -120,15 +126,28 @@ const TABLE_SHARE: f64 = 0.5;
 pub(crate) struct PlanningSession<'a> {
     inner: &'a dyn Session,
     config: SessionConfig,
-    registry: StatisticsRegistry,
+    registry: Option<StatisticsRegistry>,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
     table_options: TableOptions,
 }
 
 impl<'a> PlanningSession<'a> {
-    pub(crate) fn new(inner: &'a dyn Session, known: QueryRows, settings: &RelataConfig, relata: &Relata) -> Self {
-        let mut config = inner.config().clone();
-        let options = config.options_mut();
+    /// Without rows it is the given session.
+    pub(crate) fn new(
+        inner: &'a dyn Session,
+        known: Option<QueryRows>,
+        settings: &RelataConfig,
+        relata: &Relata,
+    ) -> Self {
+        let mut session = Self {
+            inner,
+            config: inner.config().clone(),
+            registry: inner.statistics_registry().cloned(),
+            rules: inner.physical_optimizers().to_vec(),
+            table_options: inner.table_options().clone(),
+        };
+        let Some(known) = known else { return session };
+        let options = session.config.options_mut();
         options.optimizer.use_statistics_registry = true;
         let memory = inner.runtime_env().memory_pool.memory_limit();
         if matches!(memory, MemoryLimit::Finite(bytes) if known.largest_table() > TABLE_SHARE * bytes as f64) {
@@ -139,18 +158,13 @@ impl<'a> PlanningSession<'a> {
             options.execution.target_partitions = known.partitions(most, settings.partition_cost);
         }
         let rows = Arc::new(NodeRows::new(known, Arc::clone(&relata.counters)));
-        let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
-            vec![Arc::new(IdentifyScans(Arc::clone(&rows)))];
-        rules.extend(inner.physical_optimizers().iter().map(|rule| match rule.name() {
-            join_methods::REPLACED => {
-                let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
-                Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)))
-                    as Arc<dyn PhysicalOptimizerRule + Send + Sync>
-            }
-            _ => Arc::clone(rule),
-        }));
-        let registry = StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]);
-        Self { inner, config, registry, rules, table_options: inner.table_options().clone() }
+        for rule in session.rules.iter_mut().filter(|rule| rule.name() == join_methods::REPLACED) {
+            let (rows, model) = (Arc::clone(&rows), Arc::clone(&relata.cost_model));
+            *rule = Arc::new(JoinMethods::new(rows, model, Arc::clone(rule)));
+        }
+        session.rules.insert(0, Arc::new(IdentifyScans(Arc::clone(&rows))));
+        session.registry = Some(StatisticsRegistry::with_providers(vec![Arc::new(RelataStatistics(rows))]));
+        session
     }
 }
 
@@ -178,7 +192,7 @@ impl Session for PlanningSession<'_> {
         &self.rules
     }
     fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
-        Some(&self.registry)
+        self.registry.as_ref()
     }
     async fn create_physical_plan(&self, logical_plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         self.inner.create_physical_plan(logical_plan).await

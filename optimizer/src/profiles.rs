@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
@@ -73,7 +73,10 @@ impl ProfiledTable {
 #[derive(Debug)]
 pub(crate) struct Entry {
     provider: Weak<dyn TableProvider>,
-    table: Arc<ProfiledTable>,
+    pub(crate) table: Arc<ProfiledTable>,
+    pub(crate) source: ProfileSource,
+    /// When the table was scanned for it; `None` where the file system does not say.
+    pub(crate) made: Option<SystemTime>,
 }
 
 /// Where a profile came from.
@@ -136,6 +139,7 @@ impl ProfileStore {
         let entry = |entry: &Entry| Entry {
             provider: Weak::clone(&entry.provider),
             table: Arc::new(entry.table.for_other_experts()),
+            ..*entry
         };
         let entries = entries.iter().map(|(address, known)| (*address, entry(known))).collect();
         Self { entries: RwLock::new(entries), ..self.emptied() }
@@ -148,10 +152,20 @@ impl ProfileStore {
 
     /// The profile of a table.
     pub(crate) fn get(&self, provider: &Arc<dyn TableProvider>) -> Option<Arc<ProfiledTable>> {
+        self.read(provider, |entry| Arc::clone(&entry.table))
+    }
+
+    /// What is known of the profile of a table.
+    pub(crate) fn read<T>(&self, provider: &Arc<dyn TableProvider>, read: impl FnOnce(&Entry) -> T) -> Option<T> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.get(&address(provider))?;
         // An entry whose provider is gone may have left its address to another.
-        entry.provider.upgrade().is_some_and(|own| Arc::ptr_eq(&own, provider)).then(|| Arc::clone(&entry.table))
+        entry.provider.upgrade().is_some_and(|own| Arc::ptr_eq(&own, provider)).then(|| read(entry))
+    }
+
+    /// Forgets the profile of a table; its files stay.
+    pub(crate) fn remove(&self, provider: &Arc<dyn TableProvider>) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(&address(provider));
     }
 
     /// Where the profile of a table is kept; `None` without a directory, or for data without a version and local files.
@@ -163,19 +177,26 @@ impl ProfileStore {
         }
     }
 
-    fn insert(&self, provider: &Arc<dyn TableProvider>, profile: TableProfile) {
+    fn insert(
+        &self,
+        provider: &Arc<dyn TableProvider>,
+        profile: TableProfile,
+        source: ProfileSource,
+        made: Option<SystemTime>,
+    ) {
         let table = Arc::new(ProfiledTable::new(profile));
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.provider.strong_count() > 0);
-        entries.insert(address(provider), Entry { provider: Arc::downgrade(provider), table });
+        entries.insert(address(provider), Entry { provider: Arc::downgrade(provider), table, source, made });
     }
 
-    /// Profiles a table unless that is done; what goes wrong is in the report.
+    /// Profiles a table, `anew` or unless that is done; what goes wrong is in the report.
     pub(crate) async fn ensure(
         &self,
         session: &SessionState,
         name: TableReference,
         provider: &Arc<dyn TableProvider>,
+        anew: bool,
         counters: &Counters,
     ) -> TableReport {
         let start = Instant::now();
@@ -188,24 +209,24 @@ impl ProfileStore {
             source,
             error: None,
         };
-        if let Some(found) = self.get(provider) {
+        if let Some(found) = self.get(provider).filter(|_| !anew) {
             return report(&found.profile, ProfileSource::Loaded);
         }
         let stored = self.stored(&name, provider);
-        if let Some(stored) = stored.as_ref().filter(|stored| stored.file.exists()) {
+        if let Some(stored) = stored.as_ref().filter(|stored| !anew && stored.file.exists()) {
             match TableProfile::load(&stored.file) {
                 Ok(profile) if *profile.schema().fields() == *provider.schema().fields() => {
                     count(&counters.loaded);
                     let report = report(&profile, ProfileSource::Loaded);
-                    self.insert(provider, profile);
+                    self.insert(provider, profile, ProfileSource::Loaded, stored.made());
                     return report;
                 }
                 _ => count(&counters.damaged),
             }
         }
         let appended = match &stored {
-            Some(stored) => stored.with_appended(session, provider, &self.config).await,
-            None => None,
+            Some(stored) if !anew => stored.with_appended(session, provider, &self.config).await,
+            _ => None,
         };
         let (source, counter) = match appended {
             Some(_) => (ProfileSource::Updated, &counters.updated),
@@ -233,7 +254,7 @@ impl ProfileStore {
                         Err(error) => report.error = Some(format!("the profile is in memory only: {error}")),
                     }
                 }
-                self.insert(provider, profile);
+                self.insert(provider, profile, source, Some(SystemTime::now()));
                 report
             }
             Err(error) => {

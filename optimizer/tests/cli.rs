@@ -359,6 +359,16 @@ fn explain_shows_rows_of_both() {
     let ran = folder.relata(&["explain", query]).expect(0);
     assert!(ran.out.contains("Join") && ran.out.contains("orders"), "{}", ran.out);
     folder.relata(&["explain", "SELECT FROM WHERE"]).expect(1);
+
+    let ran = folder.relata(&["explain", "--analyze", query]).expect(0);
+    assert!(ran.out.contains("actual=") && ran.out.contains("q_error=") && ran.out.contains("HashJoin"), "{}", ran.out);
+    let file = folder.0.path().join("plan.svg");
+    let drawn = file.to_str().unwrap();
+    folder.relata(&["explain", "--svg", drawn, query]).expect(0);
+    let svg = fs::read_to_string(&file).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("orders") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    folder.relata(&["explain", "--svg", drawn, "--analyze", query]).expect(2);
+    folder.relata(&["explain", "--svg", "/no/such/folder/plan.svg", query]).expect(1);
 }
 
 #[test]

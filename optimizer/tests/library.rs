@@ -21,6 +21,10 @@ mod consistency;
 mod cost_models;
 #[path = "library/estimates.rs"]
 mod estimates;
+#[path = "library/explain.rs"]
+mod explain;
+#[path = "library/maintenance.rs"]
+mod maintenance;
 #[path = "library/property.rs"]
 mod property;
 #[path = "../examples/quick_start.rs"]

@@ -264,8 +264,8 @@ fn corrected(rows: f64, bound: f64, quantiles: Option<CardinalityQuantiles>) -> 
         let wide = Estimate { rows, lower: rows / 10.0, upper: rows * 10.0, origin: Origin::Analytical };
         return wide.map(|rows| rows.min(bound));
     };
-    let at =
-        |residual: f32| (base + f64::from(residual).clamp(-LARGEST_CORRECTION, LARGEST_CORRECTION)).exp().min(bound);
+    let unbounded = |residual: f32| (base + f64::from(residual).clamp(-LARGEST_CORRECTION, LARGEST_CORRECTION)).exp();
+    let at = |residual: f32| unbounded(residual).min(bound);
     let median = at(quantiles.median);
     // Below one row the head knows no difference: what is nearly impossible stays so.
     let rows = if rows < 1.0 && median < 1.5 { rows.min(bound) } else { median };
@@ -273,7 +273,7 @@ fn corrected(rows: f64, bound: f64, quantiles: Option<CardinalityQuantiles>) -> 
         rows,
         lower: at(quantiles.lower).min(rows),
         upper: at(quantiles.upper).max(rows),
-        origin: Origin::Expert,
+        origin: if unbounded(quantiles.median) > bound { Origin::Bound } else { Origin::Expert },
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
         let relata = Relata::pretrained().unwrap();
         relata.profile(&ctx).await.unwrap();
         let estimator = relata.estimator();
-        let config = RelataConfig { minimum_gain: 0.0, ..RelataConfig::default() };
+        let config = RelataConfig { minimum_gain: 0.0, minimum_cost: 0.0, ..RelataConfig::default() };
         let plan = data.into_unoptimized_plan();
         let reordered = reorder(&estimator, &config, &ExecutionTime::default(), 2, plan).unwrap();
         assert_eq!(relata.counters().reordered, 1, "{:?}", relata.counters());

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use relata_featurize::groups::GroupColumn;
 use relata_featurize::join_graph::{JoinGraph, column_of};
 
-use super::{Estimate, Estimator, JoinRows};
+use super::{Estimate, Estimator, JoinRows, Origin};
 use crate::join_order::{JoinHypergraph, address};
 
 /// The estimate of a plan's root and, below it, of its inputs.
@@ -241,7 +241,11 @@ fn combine(plan: &LogicalPlan, inputs: &[Estimate]) -> Estimate {
             };
             input.map(|rows| (rows - skip).clamp(0.0, fetch))
         }
-        (LogicalPlan::Filter(_), [input]) => input.zip(*input, |rows, _| rows * 0.2),
+        // A guess, whatever is known of the input.
+        (LogicalPlan::Filter(_), [input]) => {
+            let origin = if input.is_known() { Origin::Analytical } else { input.origin };
+            Estimate { rows: 0.2 * input.rows, lower: 0.0, upper: input.upper, origin }
+        }
         (LogicalPlan::Union(_), [first, rest @ ..]) => rest.iter().fold(*first, |sum, one| sum.zip(*one, |a, b| a + b)),
         _ => Estimate::fallback("unknown operator"),
     }

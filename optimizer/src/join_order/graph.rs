@@ -150,6 +150,14 @@ impl JoinHypergraph {
         !self.hyperedges.is_empty()
     }
 
+    /// The plan of a node.
+    pub(super) fn plan(&self, node: usize) -> &LogicalPlan {
+        match self.inner.relations.get(node) {
+            Some(relation) => &relation.plan,
+            None => &self.dependents[node - self.inner.relations.len()].plan,
+        }
+    }
+
     /// Bytes that a node adds to a row.
     pub(super) fn width(&self, node: usize) -> f64 {
         let width = |plan: &LogicalPlan| row_width(plan.schema().as_arrow()) as f64;

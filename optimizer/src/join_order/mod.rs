@@ -4,6 +4,7 @@
 //! the query when the predicted gain is small, when a node is unknown or when the rebuilt plan does not have exactly the
 //! schema of the original.
 
+mod considered;
 mod cost;
 mod enumerate;
 mod graph;
@@ -17,8 +18,10 @@ use relata_featurize::join_graph::RelationSet;
 
 use crate::config::RelataConfig;
 use crate::counters::count;
-use crate::estimate::{Estimator, JoinRows};
+use crate::estimate::{Estimate, Estimator, JoinRows};
 
+pub(crate) use considered::Considered;
+use considered::Notes;
 pub use cost::{CostModel, ExecutionTime, JoinMethod, JoinShape, JoinSide, OutputCost};
 use enumerate::{Enumerator, JoinTree};
 use graph::Shape;
@@ -32,7 +35,7 @@ pub(crate) fn reorder(
     partitions: usize,
     plan: LogicalPlan,
 ) -> Result<LogicalPlan> {
-    let ordered = Reorder { estimator, config, model, partitions }.node(plan)?;
+    let ordered = Reorder { estimator, config, model, partitions, notes: None }.node(plan)?;
     if !ordered.transformed {
         return Ok(ordered.data);
     }
@@ -40,11 +43,25 @@ pub(crate) fn reorder(
     Ok(OptimizeProjections::new().rewrite(ordered.data, &OptimizerContext::new())?.data)
 }
 
+/// What [`reorder`] considers, region by region.
+pub(crate) fn considered(
+    estimator: &Estimator<'_>,
+    config: &RelataConfig,
+    model: &dyn CostModel,
+    partitions: usize,
+    plan: LogicalPlan,
+) -> Result<Vec<Considered>> {
+    let notes = Notes::default();
+    Reorder { estimator, config, model, partitions, notes: Some(&notes) }.node(plan)?;
+    Ok(notes.into_considered())
+}
+
 struct Reorder<'a> {
     estimator: &'a Estimator<'a>,
     config: &'a RelataConfig,
     model: &'a dyn CostModel,
     partitions: usize,
+    notes: Option<&'a Notes>,
 }
 
 impl Reorder<'_> {
@@ -103,9 +120,24 @@ impl Reorder<'_> {
         self.estimator.region(&graph.inner, |region| {
             let counters = self.estimator.counters;
             let mut rows = JoinRows::new(self.estimator, region, graph);
-            let known = |rows: &mut JoinRows<'_, '_>, node| rows.set(RelationSet::single(node)).is_known();
+            let noted = |set, estimate: Estimate| {
+                if let Some(notes) = self.notes {
+                    notes.set(set, estimate);
+                }
+                estimate
+            };
+            let note = |own: Option<&JoinTree>, best: Option<&JoinTree>, reordered| {
+                if let Some(notes) = self.notes {
+                    notes.region(graph, own, best, reordered);
+                }
+            };
+            let known = |rows: &mut JoinRows<'_, '_>, node| {
+                let set = RelationSet::single(node);
+                noted(set, rows.set(set)).is_known()
+            };
             if !rows.are_known() || !(0..graph.len()).all(|node| known(&mut rows, node)) {
                 count(&counters.unestimated);
+                note(None, None, false);
                 return None;
             }
             let tables = (0..graph.inner.relations.len()).map(|relation| JoinSide {
@@ -115,17 +147,21 @@ impl Reorder<'_> {
             let scanned: f64 = tables.map(|table| self.model.scan(table, self.partitions)).sum();
             let expected = self.config.expected_cost;
             let mut rows = |set: RelationSet| {
-                let estimate = rows.set(set);
+                let estimate = noted(set, rows.set(set));
                 if expected { estimate.expected() } else { estimate.rows }
             };
             let mut enumerator = Enumerator { graph, model: self.model, partitions: self.partitions, rows: &mut rows };
-            let own = scanned + enumerator.original().cost;
-            if own < self.config.minimum_cost {
+            let own = enumerator.original();
+            let cost = scanned + own.cost;
+            if cost < self.config.minimum_cost {
                 count(&counters.kept);
+                note(Some(&own), None, false);
                 return None;
             }
             let best = enumerator.cheapest(self.config.enumeration_budget)?;
-            if own / (scanned + best.cost).max(1.0) < self.config.minimum_gain {
+            let reordered = cost / (scanned + best.cost).max(1.0) >= self.config.minimum_gain;
+            note(Some(&own), Some(&best), reordered);
+            if !reordered {
                 count(&counters.kept);
                 return None;
             }

@@ -45,7 +45,7 @@ async fn an_ordered_plan_is_not_ordered_again() {
     let state = ctx.state();
     let mut changed = 0;
     for (sql, minimum_gain) in QUERIES.into_iter().flat_map(|sql| [(sql, 0.0), (sql, 1.5)]) {
-        let config = RelataConfig { minimum_gain, ..RelataConfig::default() };
+        let config = RelataConfig { minimum_gain, minimum_cost: 0.0, ..RelataConfig::default() };
         let reorder = |plan| reorder(&relata.estimator(), &config, &ExecutionTime::default(), 2, plan).unwrap();
         let plan = state.optimize(&state.create_logical_plan(sql).await.unwrap()).unwrap();
         let once = reorder(plan.clone());

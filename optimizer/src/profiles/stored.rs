@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
@@ -71,6 +72,16 @@ impl StoredProfile {
         Self { file, prefix, paths, files }
     }
 
+    /// Every file that is kept of this table.
+    pub(crate) fn all(&self) -> Vec<PathBuf> {
+        files(self.file.parent(), &self.prefix).collect()
+    }
+
+    /// When the file was written.
+    pub(crate) fn made(&self) -> Option<SystemTime> {
+        self.file.metadata().and_then(|metadata| metadata.modified()).ok()
+    }
+
     /// The profiles of this table as it was before its files changed.
     pub(super) fn stale(&self) -> Vec<PathBuf> {
         others(&self.file, &self.prefix)
@@ -121,13 +132,15 @@ impl StoredProfile {
 
 /// The other files beside `file` with its extension whose names begin with `prefix`.
 pub(crate) fn others(file: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = file.parent().and_then(|directory| directory.read_dir().ok());
+    files(file.parent(), prefix).filter(|other| *other != file && other.extension() == file.extension()).collect()
+}
+
+fn files(directory: Option<&Path>, prefix: &str) -> impl Iterator<Item = PathBuf> {
+    let entries = directory.and_then(|directory| directory.read_dir().ok());
     let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let alike = |other: &PathBuf| {
-        other.extension() == file.extension()
-            && other.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
-    };
-    files.filter(|other| *other != file && alike(other)).collect()
+    files.filter(move |file| {
+        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    })
 }
 
 /// The files in `path`, itself one or a directory, in a fixed order.

@@ -52,7 +52,7 @@ pub(super) async fn execute(relata: &Relata, state: &SessionState, sql: &str, ti
     let mut rules = vec![Arc::clone(&count) as _];
     rules.extend(state.physical_optimizers().iter().map(Arc::clone));
     let state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
-    let session = PlanningSession::new(&state, known.0, &relata.config, relata);
+    let session = PlanningSession::new(&state, Some(known.0), &relata.config, relata);
     let physical = DefaultPhysicalPlanner::default().create_physical_plan(&plan, &session).await?;
     let mut stream = execute_stream(physical, state.task_ctx())?;
     // A task of its own, which is left behind where it never yields.
