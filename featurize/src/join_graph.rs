@@ -344,19 +344,26 @@ impl Parts {
             }
         }
 
-        // Canonical order: by table and filters, then by the columns it is joined on.
+        // Canonical order: by table, and where a table comes more than once by filters, then by the columns it is joined on.
+        let names: Vec<String> = relations.iter().map(Relation::sort_name).collect();
+        let is_repeated = |relation: usize| names.iter().filter(|name| **name == names[relation]).count() > 1;
+        let repeated: Vec<bool> = (0..relations.len()).map(is_repeated).collect();
         let mut joined_on: Vec<Vec<String>> = vec![Vec::new(); relations.len()];
         for ((l, left), (r, right)) in &pairs {
-            joined_on[*l].push(format!("{} {}", relations[*r].sort_name(), unqualified(left)));
-            joined_on[*r].push(format!("{} {}", relations[*l].sort_name(), unqualified(right)));
+            for (one, key, other) in [(*l, left, *r), (*r, right, *l)] {
+                if repeated[one] {
+                    joined_on[one].push(format!("{} {}", names[other], unqualified(key)));
+                }
+            }
         }
-        let mut keyed: Vec<(String, Vec<String>, Vec<String>, usize)> = Vec::with_capacity(relations.len());
+        let mut keyed: Vec<(&str, Vec<String>, Vec<String>, usize)> = Vec::with_capacity(relations.len());
         for (i, relation) in relations.iter().enumerate() {
-            let mut filters: Vec<String> = relation.table_filters.iter().map(ToString::to_string).collect();
+            let filters = relation.table_filters.iter().filter(|_| repeated[i]);
+            let mut filters: Vec<String> = filters.map(ToString::to_string).collect();
             filters.sort_unstable();
             let mut joined = std::mem::take(&mut joined_on[i]);
             joined.sort_unstable();
-            keyed.push((relation.sort_name(), filters, joined, i));
+            keyed.push((&names[i], filters, joined, i));
         }
         keyed.sort();
         let mut new_index = vec![0; relations.len()];
@@ -438,7 +445,12 @@ fn relation(plan: LogicalPlan, position: usize) -> Relation {
     let scan = scan.filter(|scan| computed.iter().all(|(name, _)| scan.source.schema().index_of(name).is_err()));
     let mut table_filters = Vec::new();
     if let Some(scan) = &scan {
-        filters.extend(scan.filters.iter().flat_map(split_conjunction).cloned());
+        // A filter that the scan may not apply exactly stands above it as well.
+        for filter in scan.filters.iter().flat_map(split_conjunction) {
+            if !filters.contains(filter) {
+                filters.push(filter.clone());
+            }
+        }
         for filter in filters {
             let filter = without_qualifiers(filter);
             if !table_filters.contains(&filter) {

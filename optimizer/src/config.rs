@@ -21,7 +21,7 @@ extensions_options! {
         /// How many times cheaper a new join order must be for the query's own order to be left.
         pub minimum_gain: f64, default = 1.5
         /// Cost of the query's own order, in the cost model's unit, below which it is left as it is: nanoseconds by default.
-        pub minimum_cost: f64, default = 500_000.0
+        pub minimum_cost: f64, default = 1_000_000.0
         /// Whether orders are chosen by the expected rows of their joins, over the intervals, instead of by the medians.
         pub expected_cost: bool, default = false
         /// Predicted cost, in the cost model's unit, that every partition of a plan must have at least: plans with less to do run

@@ -150,8 +150,7 @@ impl<'a> PlanningSession<'a> {
         let options = session.config.options_mut();
         options.optimizer.use_statistics_registry = true;
         let memory = inner.runtime_env().memory_pool.memory_limit();
-        if matches!(memory, MemoryLimit::Finite(bytes) if known.largest_table() > TABLE_SHARE * bytes as f64) {
-            // A hash table cannot spill to disk, a sorted side can.
+        if matches!(memory, MemoryLimit::Finite(bytes) if known.should_sort(TABLE_SHARE * bytes as f64)) {
             options.optimizer.prefer_hash_join = false;
         } else {
             let most = options.execution.target_partitions;

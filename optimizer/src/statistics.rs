@@ -11,7 +11,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::error::Result;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{JoinType, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::limit::GlobalLimitExec;
@@ -56,6 +56,8 @@ pub(crate) struct QueryRows {
     cost: Option<f64>,
     /// Bytes of the largest hash table of a join.
     largest_table: f64,
+    /// Whether there is an outer, semi or anti join with a condition beside its keys.
+    has_filtered_join: bool,
 }
 
 /// The output of one scan.
@@ -86,9 +88,10 @@ impl QueryRows {
         }
     }
 
-    /// Bytes of the largest hash table of a join.
-    pub(crate) fn largest_table(&self) -> f64 {
-        self.largest_table
+    /// Whether joins had better sort: a hash table of more than `bytes` cannot spill to disk, a sorted side can. DataFusion
+    /// 55.2 fails on sort-merge joins of some types with a condition beside their keys.
+    pub(crate) fn should_sort(&self, bytes: f64) -> bool {
+        self.largest_table > bytes && !self.has_filtered_join
     }
 }
 
@@ -106,6 +109,9 @@ impl<'p> Visit<'p, '_> {
         let side = own.map(|rows| JoinSide { rows, width: row_width(plan.schema().as_arrow()) as f64 });
         let inputs: SmallVec<[_; 2]> = plan.inputs().into_iter().map(|input| self.node(input)).collect();
         let places: SmallVec<[Place; 2]> = inputs.iter().map(|(place, _)| *place).collect();
+        if let LogicalPlan::Join(join) = plan {
+            self.known.has_filtered_join |= join.join_type != JoinType::Inner && join.filter.is_some();
+        }
         let cost = match (plan, side, &inputs[..]) {
             (LogicalPlan::TableScan(scan), Some(output), _) => {
                 let rows = self.rows.table_rows(scan);

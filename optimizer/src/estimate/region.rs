@@ -1,5 +1,6 @@
 //! One region of inner joins: the estimate of any set of its relations.
 
+use std::cell::LazyCell;
 use std::sync::{Arc, PoisonError};
 
 use hashbrown::HashMap;
@@ -72,7 +73,8 @@ fn is_large(graph: &JoinGraph) -> bool {
 /// The estimates of one join graph, each made once.
 #[derive(Debug)]
 pub(crate) struct Region<'a> {
-    pub(crate) estimator: JoinEstimator<'a>,
+    /// Made when the first set is estimated that is not known.
+    pub(crate) estimator: LazyCell<JoinEstimator<'a>, Box<dyn FnOnce() -> JoinEstimator<'a> + 'a>>,
     owner: &'a Estimator<'a>,
     experts: Option<&'a ExpertStack>,
     tables: Vec<Option<Arc<ProfiledTable>>>,
@@ -98,7 +100,7 @@ impl Estimator<'_> {
 impl<'a> Region<'a> {
     fn new(owner: &'a Estimator<'a>, graph: &'a JoinGraph, sets: Sets) -> Self {
         Self {
-            estimator: JoinEstimator::new(graph, owner),
+            estimator: LazyCell::new(Box::new(|| JoinEstimator::new(graph, owner))),
             owner,
             experts: owner.experts.filter(|_| !is_large(graph)),
             tables: graph.relations.iter().map(|r| owner.profiles.of_scan(r.scan.as_ref()?)).collect(),
