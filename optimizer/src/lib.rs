@@ -20,8 +20,8 @@
 //! ```
 //!
 //! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
-//! estimates with intervals, `join_order` reorders its inner joins by them, `statistics` hands them to DataFusion's
-//! physical planning, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
+//! estimates with intervals, `join_order` orders its joins by them, `statistics` hands them to DataFusion's physical
+//! planning, `join_methods` picks the sides and methods of its joins, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
 //! tables, `synopses` their samples joined along foreign keys, and `maintenance` renews, lists and forgets them. `explain` shows
 //! the estimates, in EXPLAIN and next to DataFusion's own.
 //! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
