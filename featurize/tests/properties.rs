@@ -16,7 +16,7 @@ use relata_featurize::analytical::{JoinEstimator, Profiles, SetEstimate};
 use relata_featurize::answer::{ANSWER_FEATURES, AnswerForm};
 use relata_featurize::graph::FeatureGraph;
 use relata_featurize::groups::{GroupColumn, estimate_groups};
-use relata_featurize::join_graph::{JoinGraph, RelationSet};
+use relata_featurize::join_graph::{JoinGraph, Relation, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
@@ -211,6 +211,31 @@ async fn groups_are_counted() {
         .await;
     assert!(both.rows / exact < 1.3 && exact / both.rows < 1.3, "{} for {exact}", both.rows);
     assert_eq!(estimate_groups(&estimator, rows, &[]).rows, 1.0);
+}
+
+#[tokio::test]
+async fn groups_by_constants_and_keys_are_those_of_the_other_columns() {
+    let database = Database::shop(&ProfileConfig { sample_rows: 2000, ..ProfileConfig::default() });
+    let join = "FROM customers c JOIN orders o ON o.customer = c.id WHERE c.city = 'city 01' AND c.age > 20";
+    let graph = database.graph(&format!("SELECT COUNT(*) {join}")).await;
+    let estimator = JoinEstimator::new(&graph, &database);
+    let rows = estimate(&estimator, graph.all()).rows;
+    let column = |table: &str, name: &str| {
+        let is_table = |r: &Relation| r.scan.as_ref().unwrap().table_name.table() == table;
+        let relation = graph.relations.iter().position(is_table).unwrap();
+        let schema = graph.relations[relation].scan.as_ref().unwrap().source.schema();
+        GroupColumn { relation, column: schema.index_of(name).unwrap() }
+    };
+    let groups = |columns: &[GroupColumn]| estimate_groups(&estimator, rows, columns).rows;
+    let customer = column("orders", "customer");
+    // One city is left, which has few customers; each has one age.
+    assert_eq!(groups(&[column("customers", "city")]), 1.0);
+    let exact = database.exact(&format!("SELECT COUNT(*) FROM (SELECT DISTINCT o.customer {join})")).await;
+    let few = groups(&[customer]);
+    assert!(few / exact < 1.3 && exact / few < 1.3, "{few} for {exact}");
+    for more in [column("customers", "age"), column("customers", "city"), column("customers", "id")] {
+        assert!((groups(&[customer, more]) / few - 1.0).abs() < 1e-9, "{more:?}");
+    }
 }
 
 async fn full_graph(database: &Database, sql: &str) -> (FeatureGraph, Tables) {

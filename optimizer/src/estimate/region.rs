@@ -271,10 +271,11 @@ fn corrected(rows: f64, bound: f64, quantiles: Option<CardinalityQuantiles>) -> 
     let median = at(quantiles.median);
     // Below one row the head knows no difference: what is nearly impossible stays so.
     let rows = if rows < 1.0 && median < 1.5 { rows.min(bound) } else { median };
+    // Rows are whole, and so are the ends of the interval.
     Estimate {
         rows,
-        lower: at(quantiles.lower).min(rows),
-        upper: at(quantiles.upper).max(rows),
+        lower: at(quantiles.lower).floor().min(rows),
+        upper: at(quantiles.upper).ceil().min(bound).max(rows),
         origin: if unbounded(quantiles.median) > bound { Origin::Bound } else { Origin::Expert },
     }
 }
