@@ -72,7 +72,7 @@ pub struct ExecutionTime {
     pub build_byte: f64,
     /// To hash and look up a row of the probe side,
     pub probe_row: f64,
-    /// and what a look-up or a match takes longer with every doubling of a hash table beyond [`CACHED_ROWS`].
+    /// and what a look-up or a match takes longer with every doubling of a hash table beyond 32,768 rows.
     pub miss: f64,
     /// To gather a row of the output,
     pub output_row: f64,
