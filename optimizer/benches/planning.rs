@@ -10,7 +10,7 @@ use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use relata::Relata;
+use relata::{Relata, RelataConfig};
 use tokio::runtime::Runtime;
 
 const TABLES: i64 = 60;
@@ -64,7 +64,10 @@ fn query(shape: Shape, tables: i64) -> String {
 fn planning(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let default = SessionContext::new();
-    let relata = Relata::pretrained().unwrap();
+    // The tables are small, and every order is to be looked for.
+    let mut config = RelataConfig::default();
+    (config.minimum_cost, config.partition_cost) = (0.0, 0.0);
+    let relata = Relata::pretrained().unwrap().with_config(config);
     let learned =
         SessionContext::new_with_state(relata.install(SessionStateBuilder::new_with_default_features()).build());
     for ctx in [&default, &learned] {
