@@ -2,7 +2,7 @@
 //!
 //! After Han et al., "Cardinality Estimation in DBMS: A Comprehensive Benchmark Evaluation" (VLDB 2022, section 7): the plan
 //! is chosen from the estimates of all connected sub-joins by exact dynamic programming over bushy trees, and costed with
-//! their true cardinalities under [`join_cost`]. Rows of single tables are exact for everyone, because the anchors have
+//! their true cardinalities under a cost of rows handled. Rows of single tables are exact for everyone, because the anchors have
 //! none: this is about joins. A query of whose sub-joins the corpus lists too few to build any tree is left out. [`WRITTEN`] is the order in which the query names its tables, left-deep.
 
 use std::collections::BTreeMap;
