@@ -21,9 +21,9 @@
 //!
 //! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
 //! estimates with intervals, `join_order` orders its joins by them, `statistics` hands them to DataFusion's physical
-//! planning, `join_methods` picks the sides and methods of its joins, and `planner` drives all of it from inside DataFusion. `profiles` keeps the profiles of the
-//! tables, `synopses` their samples joined along foreign keys, and `maintenance` renews, lists and forgets them. `explain` shows
-//! the estimates, in EXPLAIN and next to DataFusion's own.
+//! planning, `join_methods` picks the sides and methods of its joins, and `planner` drives all of it from inside DataFusion.
+//! `profiles` keeps the profiles of the tables, `synopses` their samples joined along foreign keys, and `maintenance` renews,
+//! lists and forgets them. `explain` shows the estimates, in EXPLAIN and next to DataFusion's own.
 //! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
 //! those of maintenance.
 //! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.

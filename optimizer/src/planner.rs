@@ -1,6 +1,6 @@
 //! The query planner that drives relata from inside DataFusion.
 //!
-//! It wraps the planner the session had. Per query with a join: profile the tables that have no profile, reorder the inner
+//! It wraps the planner the session had. Per query with a join: profile the tables that have no profile, order the
 //! joins, then let the wrapped planner plan with a session whose statistics registry knows relata's rows. Queries without a
 //! join go to the wrapped planner at once. EXPLAIN plans the query as it would run and shows the estimates.
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Outcome, Result};
 use super::open::{DatabaseArgs, isolated};
-use super::output::JsonLines;
+use super::output::Answers;
 use super::queries;
 use super::session::SessionOptions;
 use super::terminal::Terminal;
@@ -33,21 +33,9 @@ pub struct AnswerArgs {
 #[serde(untagged)]
 enum Answer<'a> {
     /// Of a query with one aggregate and no groups.
-    Value {
-        id: &'a Value,
-        value: Value,
-        lower: Value,
-        upper: Value,
-    },
+    Value { id: &'a Value, value: Value, lower: Value, upper: Value },
     /// Of any other: a map of the columns per row.
-    Rows {
-        id: &'a Value,
-        rows: Vec<Map<String, Value>>,
-    },
-    Error {
-        id: &'a Value,
-        error: String,
-    },
+    Rows { id: &'a Value, rows: Vec<Map<String, Value>> },
 }
 
 /// Runs the command: one line per query, in the order of the file.
@@ -57,9 +45,7 @@ enum Answer<'a> {
 pub async fn answer(args: &AnswerArgs, options: &SessionOptions, terminal: &mut Terminal) -> Result<Outcome> {
     let queries = queries::read(&args.queries)?;
     let profiled = args.database.open_profiled(options, terminal).await?;
-    let mut output = JsonLines::create(args.output.as_deref())?;
-    let progress = terminal.progress(queries.len(), "answering");
-    let mut failures = 0;
+    let mut output = Answers::create(args.output.as_deref(), queries.len(), "answering", terminal)?;
     for query in &queries {
         let id = &query.id;
         let found = match &query.sql {
@@ -70,22 +56,10 @@ pub async fn answer(args: &AnswerArgs, options: &SessionOptions, terminal: &mut 
                 isolated(work).await.map_err(|error| error.to_string())
             }
         };
-        let answer = match found.and_then(|batches| rows(&batches)) {
-            Ok(rows) => shown(id, rows),
-            Err(error) => {
-                failures += 1;
-                Answer::Error { id, error }
-            }
-        };
-        output.write(terminal, &answer)?;
-        progress.inc(1);
+        let answer = found.and_then(|batches| rows(&batches)).map(|rows| shown(id, rows));
+        output.write(terminal, id, answer)?;
     }
-    progress.finish_and_clear();
-    output.finish(terminal)?;
-    if failures > 0 {
-        terminal.note(format_args!("{failures} of {} queries failed", queries.len()));
-    }
-    Ok(Outcome::from_failures(failures))
+    output.finish(terminal)
 }
 
 /// The rows of an answer, each the columns' names and values in order.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::error::{Outcome, Result};
 use super::open::{DatabaseArgs, isolated};
-use super::output::JsonLines;
+use super::output::Answers;
 use super::queries;
 use super::session::SessionOptions;
 use super::terminal::Terminal;
@@ -27,21 +27,14 @@ pub struct EstimateArgs {
 
 /// One line of answer.
 #[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Answer<'a> {
-    /// `default` is DataFusion's own estimate of the same node.
-    Estimate {
-        id: &'a Value,
-        estimate: f64,
-        lower: f64,
-        upper: f64,
-        default: Option<f64>,
-        planning_us: u64,
-    },
-    Error {
-        id: &'a Value,
-        error: String,
-    },
+struct Answer<'a> {
+    id: &'a Value,
+    estimate: f64,
+    lower: f64,
+    upper: f64,
+    /// DataFusion's own estimate of the same node.
+    default: Option<f64>,
+    planning_us: u64,
 }
 
 /// Runs the command: one line per query, in the order of the file.
@@ -51,12 +44,10 @@ enum Answer<'a> {
 pub async fn estimate(args: &EstimateArgs, options: &SessionOptions, terminal: &mut Terminal) -> Result<Outcome> {
     let queries = queries::read(&args.queries)?;
     let profiled = args.database.open_profiled(options, terminal).await?;
-    let mut output = JsonLines::create(args.output.as_deref())?;
-    let progress = terminal.progress(queries.len(), "estimating");
-    let mut failures = 0;
+    let mut output = Answers::create(args.output.as_deref(), queries.len(), "estimating", terminal)?;
     for query in &queries {
         let id = &query.id;
-        let answer = match &query.sql {
+        let found = match &query.sql {
             Err(reason) => Err(reason.clone()),
             Ok(sql) => {
                 let (relata, ctx, sql) = (profiled.relata.clone(), profiled.ctx.clone(), sql.clone());
@@ -64,27 +55,15 @@ pub async fn estimate(args: &EstimateArgs, options: &SessionOptions, terminal: &
                 isolated(work).await.map_err(|error| error.to_string())
             }
         };
-        let answer = match answer {
-            Ok(found) => Answer::Estimate {
-                id,
-                estimate: found.estimate,
-                lower: found.lower,
-                upper: found.upper,
-                default: found.default,
-                planning_us: found.planning.as_micros() as u64,
-            },
-            Err(error) => {
-                failures += 1;
-                Answer::Error { id, error }
-            }
-        };
-        output.write(terminal, &answer)?;
-        progress.inc(1);
+        let answer = found.map(|found| Answer {
+            id,
+            estimate: found.estimate,
+            lower: found.lower,
+            upper: found.upper,
+            default: found.default,
+            planning_us: found.planning.as_micros() as u64,
+        });
+        output.write(terminal, id, answer)?;
     }
-    progress.finish_and_clear();
-    output.finish(terminal)?;
-    if failures > 0 {
-        terminal.note(format_args!("{failures} of {} queries failed", queries.len()));
-    }
-    Ok(Outcome::from_failures(failures))
+    output.finish(terminal)
 }

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::error::{CliError, Result};
+use super::error::{CliError, Outcome, Result};
 use super::terminal::Terminal;
 
 /// Where a command writes its JSON lines: the file of `--output`, or else its results.
@@ -47,5 +49,62 @@ impl JsonLines {
             Some((mut file, path)) => file.flush().map_err(|error| CliError::io(path, error)),
             None => terminal.flush(),
         }
+    }
+}
+
+/// The output of a command that answers a file of queries: a line for each, in their order, with progress.
+#[derive(Debug)]
+pub(super) struct Answers {
+    lines: JsonLines,
+    pub(super) progress: ProgressBar,
+    queries: usize,
+    failures: usize,
+}
+
+/// The line of a query that failed.
+#[derive(Debug, Serialize)]
+struct Failed<'a> {
+    id: &'a Value,
+    error: String,
+}
+
+impl Answers {
+    /// For so many queries, to the file `path` or to standard output.
+    pub(super) fn create(
+        path: Option<&Path>,
+        queries: usize,
+        label: &'static str,
+        terminal: &Terminal,
+    ) -> Result<Self> {
+        let lines = JsonLines::create(path)?;
+        Ok(Self { lines, progress: terminal.progress(queries, label), queries, failures: 0 })
+    }
+
+    /// The line of one query, or why it failed.
+    pub(super) fn write(
+        &mut self,
+        terminal: &mut Terminal,
+        id: &Value,
+        answer: Result<impl Serialize, String>,
+    ) -> Result<()> {
+        match answer {
+            Ok(answer) => self.lines.write(terminal, &answer)?,
+            Err(error) => {
+                self.failures += 1;
+                self.lines.write(terminal, &Failed { id, error })?;
+            }
+        }
+        self.progress.inc(1);
+        Ok(())
+    }
+
+    /// Writes everything out and says how many queries failed.
+    pub(super) fn finish(self, terminal: &mut Terminal) -> Result<Outcome> {
+        self.progress.finish_and_clear();
+        self.lines.finish(terminal)?;
+        if self.failures > 0 {
+            terminal.note(format_args!("{} of {} queries failed", self.failures, self.queries));
+        }
+        Ok(Outcome::from_failures(self.failures))
     }
 }

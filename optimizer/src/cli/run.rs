@@ -10,7 +10,7 @@ use super::compare::{self, Comparison, Summary};
 use super::error::{Outcome, Result};
 use super::measure::{Runs, measure};
 use super::open::DatabaseArgs;
-use super::output::JsonLines;
+use super::output::{Answers, JsonLines};
 use super::queries::{self, Query};
 use super::session::{OptimizerKind, SessionOptions};
 use super::terminal::Terminal;
@@ -97,11 +97,9 @@ async fn run_one(
         OptimizerKind::Default => args.database.open(options, terminal).await?.context(None)?,
         OptimizerKind::Relata => args.database.open_profiled(options, terminal).await?.ctx,
     };
-    let mut output = JsonLines::create(args.output.as_deref())?;
-    let progress = terminal.progress(queries.len(), "running");
-    let mut failures = 0;
+    let mut output = Answers::create(args.output.as_deref(), queries.len(), "running", terminal)?;
     for query in queries {
-        progress.set_message(query.name());
+        output.progress.set_message(query.name());
         let id = &query.id;
         let ran = async {
             let sql = query.sql.as_ref().map_err(ToString::to_string)?;
@@ -111,22 +109,10 @@ async fn run_one(
             }
             Ok::<Runs, String>(runs)
         };
-        let answer = match ran.await {
-            Ok(runs) => Answer::Ran { id, times: Times::from(&runs) },
-            Err(error) => {
-                failures += 1;
-                Answer::Error { id, error }
-            }
-        };
-        output.write(terminal, &answer)?;
-        progress.inc(1);
+        let answer = ran.await.map(|runs| Answer::Ran { id, times: Times::from(&runs) });
+        output.write(terminal, id, answer)?;
     }
-    progress.finish_and_clear();
-    output.finish(terminal)?;
-    if failures > 0 {
-        terminal.note(format_args!("{failures} of {} queries failed", queries.len()));
-    }
-    Ok(Outcome::from_failures(failures))
+    output.finish(terminal)
 }
 
 async fn run_both(

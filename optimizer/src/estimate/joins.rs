@@ -15,21 +15,22 @@ const MOST_UNMATCHED: f64 = 0.5;
 /// The estimates of a hypergraph: those of its inner joins, times what each dependent makes of a row.
 pub(crate) struct JoinRows<'r, 'a> {
     pub(crate) region: &'r mut Region<'a>,
+    estimator: &'r Estimator<'r>,
     graph: &'r JoinHypergraph,
     /// Rows per row of the left side, by dependent.
     factors: Vec<Estimate>,
-    /// Rows of each dependent's own plan.
-    alone: Vec<Estimate>,
+    /// Rows of each dependent's own plan, once asked for.
+    alone: Vec<Option<Estimate>>,
 }
 
 impl<'r, 'a> JoinRows<'r, 'a> {
     /// `region` is that of the graph's inner joins.
-    pub(crate) fn new(estimator: &Estimator<'_>, region: &'r mut Region<'a>, graph: &'r JoinHypergraph) -> Self {
-        let mut made = Self { region, graph, factors: Vec::new(), alone: Vec::new() };
+    pub(crate) fn new(estimator: &'r Estimator<'r>, region: &'r mut Region<'a>, graph: &'r JoinHypergraph) -> Self {
+        let alone = vec![None; graph.dependents.len()];
+        let mut made = Self { region, estimator, graph, factors: Vec::new(), alone };
         for dependent in &graph.dependents {
-            made.alone.push(rows(estimator, &dependent.plan));
             // Those that a dependent requires come before it.
-            let factor = made.factor(estimator, dependent);
+            let factor = made.factor(dependent);
             made.factors.push(factor);
         }
         made
@@ -46,19 +47,21 @@ impl<'r, 'a> JoinRows<'r, 'a> {
         let relations = self.graph.relations(set);
         let dependents = set.minus(relations);
         if relations.is_empty() {
-            return dependents.iter().next().map_or(Estimate::exact(1.0), |node| self.alone[node - first]);
+            let Some(node) = dependents.iter().next() else { return Estimate::exact(1.0) };
+            let plan = &self.graph.dependents[node - first].plan;
+            return *self.alone[node - first].get_or_insert_with(|| rows(self.estimator, plan));
         }
         let inner = self.region.set(relations);
         dependents.iter().fold(inner, |rows, node| rows.zip(self.factors[node - first], |rows, factor| rows * factor))
     }
 
     /// What a dependent makes of a row: the rows it is matched with, held against the join's type.
-    fn factor(&mut self, estimator: &Estimator<'_>, dependent: &Dependent) -> Estimate {
+    fn factor(&mut self, dependent: &Dependent) -> Estimate {
         if dependent.join_type == JoinType::LeftMark {
             return Estimate::exact(1.0);
         }
         let base = self.set(dependent.base);
-        let matched = estimator.region(&dependent.matches, |region| region.set(dependent.matches.all()));
+        let matched = self.estimator.region(&dependent.matches, |region| region.set(dependent.matches.all()));
         if !base.is_known() || !matched.is_known() {
             return Estimate::fallback("no profile");
         }

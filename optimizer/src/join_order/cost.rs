@@ -63,7 +63,8 @@ pub trait CostModel: Debug + Send + Sync {
 /// The time that DataFusion takes, in nanoseconds. The constants are those of one core.
 ///
 /// `relata-bench calibrate` measures joins of many shapes and prints the constants that fit them; the default ones are rounded
-/// means of three such runs on two cores of a Xeon, which differ from each other by up to a factor of two.
+/// from four such runs on two busy cores of a Xeon, which differ from each other by a factor of two, in what exchanges and
+/// cache misses cost by more.
 #[derive(Debug, Clone, Copy)]
 pub struct ExecutionTime {
     /// To hash and insert a row of the build side,

@@ -160,13 +160,9 @@ impl JoinHypergraph {
 
     /// Bytes that a node adds to a row.
     pub(super) fn width(&self, node: usize) -> f64 {
-        let width = |plan: &LogicalPlan| row_width(plan.schema().as_arrow()) as f64;
-        match self.inner.relations.get(node) {
-            Some(relation) => width(&relation.plan),
-            None => match &self.dependents[node - self.inner.relations.len()] {
-                Dependent { join_type: JoinType::Left, plan, .. } => width(plan),
-                _ => 0.0,
-            },
+        match self.dependent(RelationSet::single(node)) {
+            Some(dependent) if dependent.join_type != JoinType::Left => 0.0,
+            _ => row_width(self.plan(node).schema().as_arrow()) as f64,
         }
     }
 
