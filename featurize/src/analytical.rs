@@ -233,7 +233,7 @@ impl<'a> JoinEstimator<'a> {
     }
 
     fn key_sample(&self, member: &KeyMember) -> Option<&KeySample> {
-        self.relations[member.relation].profile.as_ref()?.key_sample(member.column?)
+        self.relations[member.relation].profile.as_ref()?.sample_by(member.column?)
     }
 
     /// How the keys of a class go together in `set` and in `relation`, and the relations of the set that are looked at.

@@ -121,9 +121,11 @@ fn inferred(tables: &[Arc<TableProfile>]) -> Vec<ForeignKey> {
                 }
                 let hashes =
                     hashes.get_or_insert_with(|| row_keys(&profile.sample, &[column]).into_iter().flatten().collect());
-                let coverage = key.coverage(tables);
+                // Numbers that begin far from 0 are among a table's own for a reason, however few of them are used.
+                let within = lies_within(sketch, &parent.columns[referenced]);
+                let coverage = if within { 1.0 } else { key.coverage(tables) };
                 let chance = sketch.domain == Domain::Integer && coverage < LEAST_COVERAGE;
-                if !chance && is_contained(hashes, parent, referenced) {
+                if !chance && is_contained(hashes, parent, referenced, within) {
                     found.push((coverage, key));
                 }
             }
@@ -148,8 +150,19 @@ fn may_refer(own: (usize, &ColumnSketch), parent: (usize, &ColumnSketch)) -> boo
     child.distinct() <= parent.distinct() && (!both_unique || table > references)
 }
 
-/// Whether a parent's sampled keys hold (nearly) all of these values that they would hold.
-fn is_contained(hashes: &HashSet<u64>, parent: &TableProfile, referenced: usize) -> bool {
+/// Whether a column's numbers are all within the range of another one's, and that begins farther from 0 than if its numbers
+/// were counted from there.
+fn lies_within(own: &ColumnSketch, parent: &ColumnSketch) -> bool {
+    let (Domain::Integer, Some((least, most)), Some(own)) = (parent.domain, parent.number_range(), own.number_range())
+    else {
+        return false;
+    };
+    least > 2.0 * parent.distinct() && own.0 >= least && own.1 <= most
+}
+
+/// Whether a parent's sampled keys hold (nearly) all of these values that they would hold; `speaks` where no lookup is needed
+/// to think so.
+fn is_contained(hashes: &HashSet<u64>, parent: &TableProfile, referenced: usize, speaks: bool) -> bool {
     let Some(sample) = parent.key_sample(referenced) else { return false };
     let looked_up = hashes.iter().filter(|hash| **hash <= sample.threshold);
     let (mut all, mut found) = (0usize, 0usize);
@@ -158,7 +171,7 @@ fn is_contained(hashes: &HashSet<u64>, parent: &TableProfile, referenced: usize)
         found += usize::from(sample.hashes.binary_search(hash).is_ok());
     });
     let everything = sample.threshold == u64::MAX;
-    (all >= FEWEST_LOOKED_UP || (everything && all > 0)) && found as f64 >= CONTAINED * all as f64
+    (speaks || all >= FEWEST_LOOKED_UP || (everything && all > 0)) && found as f64 >= CONTAINED * all as f64
 }
 
 /// The hash of each row's key: equal for equal keys in whatever table; `None` where a column is NULL or of no hashable

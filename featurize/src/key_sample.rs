@@ -39,17 +39,19 @@ pub struct KeySample {
     /// The sampled rows; `None` where they are rows of the table's uniform sample.
     #[serde(skip)]
     pub own: Option<RecordBatch>,
+    /// Whether the values and counts are those of a uniform sample of the rows, scaled up: every value may miss.
+    #[serde(skip)]
+    pub(crate) is_scaled: bool,
 }
 
 impl KeySample {
-    /// The sample that a uniform row sample amounts to, where every value of the key and the number of its rows is known:
-    /// the table is complete in the sample, or the values are few. `None` otherwise.
-    pub fn of_rows(array: &ArrayRef, sketch: &ColumnSketch, complete: bool) -> Option<Self> {
-        if !complete && !sketch.common_is_complete {
-            return None;
-        }
+    /// The sample that a uniform row sample amounts to, of a table of `rows` rows. Exact where every value of the key and the
+    /// number of its rows is known: the table is complete in the sample, or the values are few.
+    pub(crate) fn of_rows(array: &ArrayRef, sketch: &ColumnSketch, rows: f64) -> Self {
+        let scale = rows / array.len().max(1) as f64;
+        let counts_rows = scale <= 1.0 || !sketch.common_is_complete;
         let mut rows_of: BTreeMap<u64, (f64, Vec<u32>)> = BTreeMap::new();
-        if !complete {
+        if !counts_rows {
             for common in &sketch.common {
                 rows_of.insert(hash_of_value(&common.value), (common.rows, vec![]));
             }
@@ -57,14 +59,16 @@ impl KeySample {
         let reading = Reading::new(array);
         for (index, key) in reading.keys.iter().enumerate() {
             let (count, rows) = rows_of.entry(key_hash(*key)).or_default();
-            *count += f64::from(u8::from(complete));
+            *count += if counts_rows { scale.max(1.0) } else { 0.0 };
             rows.push(reading.row(index));
         }
-        Some(Self::from_map(u64::MAX, rows_of, None))
+        let is_scaled = counts_rows && scale > 1.0;
+        Self { is_scaled, ..Self::from_map(u64::MAX, rows_of, None) }
     }
 
     fn from_map(threshold: u64, map: BTreeMap<u64, (f64, Vec<u32>)>, own: Option<RecordBatch>) -> Self {
-        let mut sample = Self { threshold, hashes: vec![], counts: vec![], starts: vec![0], rows: vec![], own };
+        let mut sample =
+            Self { threshold, hashes: vec![], counts: vec![], starts: vec![0], rows: vec![], own, is_scaled: false };
         for (hash, (count, rows)) in map {
             sample.hashes.push(hash);
             sample.counts.push(count);
@@ -503,13 +507,13 @@ mod tests {
             builder.finish(batch.column(0))
         };
         let sampled = batch.slice(0, 90);
-        let derived = KeySample::of_rows(sampled.column(0), &sketch, false).unwrap();
+        let derived = KeySample::of_rows(sampled.column(0), &sketch, 5000.0);
         assert_eq!((derived.hashes.len(), derived.threshold), (8, u64::MAX));
         assert!(derived.counts.iter().all(|count| (555.0..=556.0).contains(count)));
         let none = derived.passing(&BooleanArray::from(vec![false; 90]));
         let all = derived.passing(&BooleanArray::from(vec![true; 90]));
         assert!(none.iter().all(|rows| *rows == 0.0) && all == derived.counts);
-        let complete = KeySample::of_rows(sampled.column(0), &sketch, true).unwrap();
+        let complete = KeySample::of_rows(sampled.column(0), &sketch, 90.0);
         assert!(complete.counts.iter().all(|count| *count == 10.0));
     }
 }

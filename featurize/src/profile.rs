@@ -192,13 +192,18 @@ impl TableProfile {
 
     /// The rows of the table by the values of a column; `None` where the column was not likely to be a key.
     pub fn key_sample(&self, column: usize) -> Option<&KeySample> {
+        self.sample_by(column).filter(|sample| !sample.is_scaled)
+    }
+
+    /// The same, of a column that was not likely to be a key what the uniform sample says.
+    pub(crate) fn sample_by(&self, column: usize) -> Option<&KeySample> {
         if let Some((_, sample)) = self.key_samples.iter().find(|(own, _)| *own == column) {
             return Some(sample);
         }
+        let sketch = &self.columns[column];
         let derive = || {
-            let keys = matches!(self.columns[column].domain, Domain::Integer | Domain::Text);
-            let derived = || KeySample::of_rows(self.sample.column(column), &self.columns[column], self.is_complete());
-            keys.then(derived).flatten()
+            let is_key = matches!(sketch.domain, Domain::Integer | Domain::Text);
+            is_key.then(|| KeySample::of_rows(self.sample.column(column), sketch, self.rows))
         };
         self.derived.get(column)?.get_or_init(derive).as_ref()
     }

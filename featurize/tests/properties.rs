@@ -179,6 +179,9 @@ async fn sampled_estimates_are_near_and_below_the_bound() {
         "SELECT COUNT(*) FROM orders o WHERE o.id BETWEEN 4000 AND 4010".to_string(),
         "SELECT COUNT(*) FROM items i WHERE i.product IN (4, 9, 16)".to_string(),
         "SELECT COUNT(*) FROM items i WHERE i.order_id = 77".to_string(),
+        // One condition follows from the other.
+        "SELECT COUNT(*) FROM items i WHERE i.product = 16 AND i.product IN (4, 9, 16, 25)".to_string(),
+        "SELECT COUNT(*) FROM items i WHERE i.product < 10 AND i.product IN (4, 9, 16, 25)".to_string(),
         format!("{JOIN} WHERE o.total < 30 AND c.city IN ('city 01', 'city 04')"),
         "SELECT COUNT(*) FROM orders a JOIN orders b ON a.customer = b.customer WHERE a.total < 50".to_string(),
     ] {
@@ -192,6 +195,29 @@ async fn sampled_estimates_are_near_and_below_the_bound() {
     }
     let nothing = database.rows("SELECT COUNT(*) FROM orders o WHERE o.id < 100 AND o.id > 7000").await;
     assert!(nothing < 0.5, "{nothing}");
+}
+
+/// Days of which few were worked, and shifts: the samples by day are short, but those of the rows tell which days matter.
+#[tokio::test]
+async fn a_column_without_a_sample_of_its_own_is_known_from_the_rows() {
+    let day = |i: i64| 100_000 + (i * i) % 1000;
+    let number = |values: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(values)) };
+    let days: Vec<i64> = (0..20_000).map(|i| 90_000 + i).collect();
+    let years = days.iter().map(|day| day / 1000).collect();
+    let shifts = (0..30_000).map(day).collect();
+    let tables = vec![
+        ("days", vec![("id", number(days)), ("year", number(years))]),
+        ("shifts", vec![("day", number(shifts)), ("id", number((0..30_000).collect()))]),
+    ];
+    // The only sample by key of the shifts is by their number.
+    let config = ProfileConfig { sample_rows: 4000, key_samples: 1, ..ProfileConfig::default() };
+    let database = Database::new(tables, &config);
+    for (year, expected) in [(100, 30_000.0), (92, 0.0)] {
+        let sql = format!("SELECT COUNT(*) FROM shifts s JOIN days d ON d.id = s.day WHERE d.year = {year}");
+        let graph = database.graph(&sql).await;
+        let rows = estimate(&JoinEstimator::new(&graph, &database), graph.all()).rows;
+        assert!((rows - expected).abs() < 9000.0, "{rows} for {expected}");
+    }
 }
 
 #[tokio::test]

@@ -105,7 +105,8 @@ struct Visit<'p, 'e> {
 impl<'p> Visit<'p, '_> {
     fn node(&mut self, plan: &'p LogicalPlan) -> (Place, Option<JoinSide>) {
         let own = self.rows.of(plan);
-        let own = own.is_known().then_some(own.rows);
+        // What a join costs is about linear in the rows of its sides: the mean decides, not the median.
+        let own = own.is_known().then(|| own.expected());
         let side = own.map(|rows| JoinSide { rows, width: row_width(plan.schema().as_arrow()) as f64 });
         let inputs: SmallVec<[_; 2]> = plan.inputs().into_iter().map(|input| self.node(input)).collect();
         let places: SmallVec<[Place; 2]> = inputs.iter().map(|(place, _)| *place).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::prelude::SessionContext;
@@ -44,9 +45,13 @@ impl Contender {
 pub(super) async fn sessions(
     folder: &Path,
     options: &SessionOptions,
+    in_memory: bool,
     contenders: &[Contender],
 ) -> Result<Vec<(&'static str, SessionContext)>> {
-    let database = Database::open(folder, options).await?;
+    let mut database = Database::open(folder, options).await?;
+    if in_memory {
+        load(&mut database).await?;
+    }
     let relata = Relata::pretrained()?.with_foreign_keys(database.foreign_keys());
     let context = database.context(Some(&relata))?;
     for report in relata.profile(&context).await? {
@@ -70,6 +75,16 @@ pub(super) async fn sessions(
         sessions.push((contender.name(), context));
     }
     Ok(sessions)
+}
+
+/// Reads every table into memory.
+async fn load(database: &mut Database) -> Result<()> {
+    let context = database.context(None)?;
+    for table in &mut database.tables {
+        let partitions = context.table(table.reference()).await?.collect_partitioned().await?;
+        table.provider = Arc::new(MemTable::try_new(table.schema(), partitions)?);
+    }
+    Ok(())
 }
 
 /// The same tables under DataFusion's statistics registry, which is off by default, with the providers that come with it.

@@ -73,6 +73,9 @@ pub struct RunOptions {
     /// Partitions a query runs in [default: one per core]
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Read the tables into memory first
+    #[arg(long)]
+    pub in_memory: bool,
     /// Memory that the operators of a query may hold, as in 8g
     #[arg(long, value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,
@@ -162,6 +165,7 @@ pub async fn run(options: &RunOptions) -> Result<RunReport> {
         timeout: options.timeout,
         partitions: options.threads,
         memory_limit: options.memory_limit,
+        in_memory: options.in_memory,
     };
     let mut record = Record::open(options.output.as_deref(), &settings)?;
     let bar = ProgressBar::new(jobs.iter().map(|job| job.queries.len() as u64).sum());
@@ -176,7 +180,9 @@ pub async fn run(options: &RunOptions) -> Result<RunReport> {
         if left.is_empty() {
             continue;
         }
-        let sessions = sessions(&job.folder, &session, &options.with).await.with_context(|| job.name.clone())?;
+        let sessions = sessions(&job.folder, &session, options.in_memory, &options.with)
+            .await
+            .with_context(|| job.name.clone())?;
         for query in left {
             bar.set_message(query.id.clone());
             let run = time(&sessions, &job.name, query, queries.len(), options).await;
@@ -295,6 +301,7 @@ impl RunOptions {
             confirm: 0,
             timeout: None,
             threads: Some(1),
+            in_memory: false,
             memory_limit: None,
             above: 10.0,
             beside: vec![],

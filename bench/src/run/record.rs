@@ -30,6 +30,9 @@ pub struct Settings {
     pub partitions: Option<usize>,
     /// Bytes that the operators of a query may hold.
     pub memory_limit: Option<usize>,
+    /// Whether the tables were read into memory first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_memory: bool,
 }
 
 impl Settings {

@@ -27,6 +27,7 @@ fn report(queries: Vec<QueryRun>) -> RunReport {
         timeout: Some(10.0),
         partitions: None,
         memory_limit: None,
+        in_memory: false,
     };
     RunReport::new(settings, queries)
 }

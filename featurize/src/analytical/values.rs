@@ -282,7 +282,7 @@ impl JoinEstimator<'_> {
         self.graph.classes.iter().enumerate().find_map(|(class, keys)| {
             let place = keys.members.iter().position(|member| member.relation == relation)?;
             let passing = self.passing.get(class)?[place].as_ref()?;
-            let sample = self.key_sample(&keys.members[place])?;
+            let sample = self.key_sample(&keys.members[place]).filter(|sample| !sample.is_scaled)?;
             let (seen, column) = keys.members.iter().find_map(|member| {
                 let seen = source.seen.iter().find(|seen| seen.relation == member.relation)?;
                 Some((seen, member.column?))

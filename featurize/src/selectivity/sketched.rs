@@ -81,6 +81,11 @@ impl Sketched {
         out
     }
 
+    /// Whether it holds for its literals and no other value.
+    pub(super) fn is_list(&self) -> bool {
+        self.kind == PredicateKind::Equal || (self.kind == PredicateKind::InList && self.bound.is_some())
+    }
+
     pub(super) fn relative_literals(&self, profile: &TableProfile) -> Option<(f32, f32)> {
         let [column] = self.columns[..] else { return None };
         let relative = self.literals.iter().map(|value| relative_literal(profile, column, value));

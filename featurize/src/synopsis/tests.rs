@@ -153,6 +153,21 @@ fn keys_are_inferred_from_the_profiles() {
 }
 
 #[test]
+fn keys_far_from_zero_may_be_few() {
+    let days = |from: i64| RecordBatch::try_from_iter([("id", numbers((0..20_000).map(|i| Some(from + i))))]).unwrap();
+    let shifts =
+        |from: i64| RecordBatch::try_from_iter([("day", numbers((0..9000).map(|i| Some(from + i % 50))))]).unwrap();
+    let found = |from: i64, first: i64| {
+        let tables = Tables::new(vec![days(from), shifts(first)], &small());
+        foreign_keys(&tables.profiles, &[])
+    };
+    assert_eq!(found(90_000, 100_000), [key(1, 0, 0, 0)]);
+    // Any small numbers are among those that are counted from 0; and one beyond the last is none of them.
+    assert_eq!(found(0, 100), []);
+    assert_eq!(found(90_000, 109_990), []);
+}
+
+#[test]
 fn wrong_keys_are_harmless() {
     let tables = shop(&small());
     let wrong = [
