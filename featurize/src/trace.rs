@@ -16,7 +16,9 @@ use datafusion::error::DataFusionError;
 
 use crate::answer::AnswerForm;
 use crate::graph::{FeatureGraph, LAYOUT_VERSION};
+use crate::physical::{Observed, OperatorRows, PhysicalGraph};
 use crate::relative::TableInput;
+use crate::resources::Resources;
 use crate::{FeaturizeError, Result};
 
 mod answers;
@@ -71,33 +73,20 @@ pub struct LabelledAnswer {
 pub struct Execution {
     /// Index of the query in the trace.
     pub query: u32,
-    /// Partitions that DataFusion was to aim at, each on a thread of its own.
-    pub threads: u32,
-    /// Rows of a batch.
-    pub batch_size: u32,
-    /// The processor it ran on.
-    pub processor: String,
+    /// The machine, measured shortly before.
+    pub machine: Resources,
     /// Time from SQL to physical plan, in microseconds, of every repetition.
     pub planning_us: Vec<f32>,
     /// Time from physical plan to the last row, in microseconds, of every repetition.
     pub execution_us: Vec<f32>,
-    /// The nodes of the plan, parents first.
-    pub operators: Vec<ExecutedOperator>,
-}
-
-/// A node of an executed plan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExecutedOperator {
-    /// Index of the node it hands its rows to; `None` for the root.
-    pub parent: Option<u32>,
-    /// The node as DataFusion displays it, in one line that begins with its name.
-    pub display: String,
-    /// Rows it gave.
-    pub rows: Option<u64>,
-    /// Bytes of these rows.
-    pub bytes: Option<u64>,
-    /// Time it computed, in microseconds: the sum over its partitions, the median over the repetitions.
-    pub elapsed_us: Option<f32>,
+    /// The most bytes that its operators had reserved at a time, over all repetitions.
+    pub peak_bytes: u64,
+    /// The plan.
+    pub graph: PhysicalGraph,
+    /// Estimated rows of its operators, where they are known. `[N]`
+    pub estimated: Vec<Option<OperatorRows>>,
+    /// What was measured of its operators, in the repetition of the median time. `[N]`
+    pub observed: Vec<Observed>,
 }
 
 /// The labelled graphs of one database.

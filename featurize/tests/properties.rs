@@ -18,11 +18,11 @@ use relata_featurize::graph::FeatureGraph;
 use relata_featurize::groups::{GroupColumn, estimate_groups};
 use relata_featurize::join_graph::{JoinGraph, Relation, RelationSet};
 use relata_featurize::logical::{Tables, log_rows, query_graph};
+use relata_featurize::physical::{Observed, OperatorRows, PhysicalGraph};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
-use relata_featurize::trace::{
-    DatabaseTrace, ExecutedOperator, Execution, LabelledAnswer, LabelledGraph, TracedQuery, read_all,
-};
+use relata_featurize::resources::Resources;
+use relata_featurize::trace::{DatabaseTrace, Execution, LabelledAnswer, LabelledGraph, TracedQuery, read_all};
 
 struct Database {
     ctx: SessionContext,
@@ -284,6 +284,8 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
     assert_eq!(graph.levels().iter().max(), Some(&4));
     let inputs: Vec<TableInput> = tables.profiles.iter().map(|p| TableInput::new(p)).collect();
     assert!(inputs.iter().all(|input| input.cells.iter().all(|v| (-3.0..=1.0).contains(v))));
+    let plan = database.ctx.sql("SELECT COUNT(*) FROM orders").await.unwrap().create_physical_plan().await.unwrap();
+    let plan = PhysicalGraph::new(plan.as_ref(), 1, 8192);
     let labels = graph.nodes.iter().map(|n| n.base.map(|base| base + 1.0)).collect();
     let trace = DatabaseTrace {
         name: "shop".into(),
@@ -302,20 +304,13 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
         }],
         executions: vec![Execution {
             query: 2,
-            threads: 1,
-            batch_size: 8192,
-            processor: "any".into(),
+            machine: machine(),
             planning_us: vec![3.0, 4.0],
             execution_us: vec![5.0, 6.5],
-            operators: [(None, Some(7), Some(1.5)), (Some(0), None, None)]
-                .map(|(parent, rows, elapsed_us)| ExecutedOperator {
-                    parent,
-                    display: "FilterExec: a > 3".into(),
-                    rows,
-                    bytes: rows,
-                    elapsed_us,
-                })
-                .into(),
+            peak_bytes: 1 << 40,
+            estimated: vec![Some(OperatorRows::exact(7.0)); plan.operators.len()],
+            observed: vec![Observed { rows: None, elapsed_us: Some(1.5) }; plan.operators.len()],
+            graph: plan,
         }],
     };
     let dir = tempfile::tempdir().unwrap();
@@ -326,6 +321,11 @@ async fn graphs_are_valid_and_traces_survive_the_disk() {
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     assert!(read_all(dir.path()).is_err());
+}
+
+fn machine() -> Resources {
+    let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] = [1.5; 9];
+    Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 2, speedup }
 }
 
 /// A table of one numeric, one text and one date column.

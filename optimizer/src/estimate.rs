@@ -145,6 +145,12 @@ impl<'a> Estimator<'a> {
         let (filters, filtered, regions) = Default::default();
         Self { experts, profiles, counters, known: None, filters, filtered, regions }
     }
+
+    /// Has the experts correct the estimates from now on; what the filters let through is known already.
+    pub(crate) fn ask(&mut self, experts: Option<&'a ExpertStack>) {
+        self.experts = experts;
+        self.regions.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Profiles for Estimator<'_> {

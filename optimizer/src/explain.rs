@@ -5,6 +5,7 @@
 //! to the logical plan that EXPLAIN FORMAT PGJSON shows. For `relata explain`, [`render`] has them next to DataFusion's,
 //! `analyzed` next to the actual rows, and `picture` draws them.
 
+use std::any::Any;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -45,6 +46,19 @@ pub(crate) fn rules(
         Some(explained) => rules::showing(PlaceEstimates::new(estimator, explained), rules),
         None => rules,
     }
+}
+
+/// The estimates of an explained plan's operators, inputs before what reads them.
+pub(crate) fn estimates(plan: &dyn ExecutionPlan) -> Vec<Option<Estimate>> {
+    fn read(plan: &dyn ExecutionPlan, estimates: &mut Vec<Option<Estimate>>) {
+        plan.children().into_iter().for_each(|input| read(input.as_ref(), estimates));
+        let any: &dyn Any = plan;
+        let own = any.downcast_ref::<exec::EstimatedExec>().and_then(exec::EstimatedExec::estimate);
+        estimates.push(own.filter(Estimate::is_known));
+    }
+    let mut estimates = vec![];
+    read(plan, &mut estimates);
+    estimates
 }
 
 /// The answer to an explained statement, with the estimates where it has a logical plan in JSON.

@@ -46,6 +46,7 @@ mod optimizer;
 mod planner;
 mod profiles;
 mod random_rows;
+mod runtime;
 mod sql;
 mod statistics;
 mod synopses;
@@ -61,6 +62,7 @@ pub use maintenance::{LoadedProfile, ProfileReport};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{DataVersions, ProfileSource, TableReport};
 pub use random_rows::RandomRows;
+pub use runtime::EstimatedPlan;
 pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.

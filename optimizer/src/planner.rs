@@ -62,8 +62,16 @@ impl RelataQueryPlanner {
 
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
-        let estimator = self.relata.estimator();
         let model = self.relata.cost_model.as_ref();
+        let mut estimator = self.relata.estimator();
+        if config.expert_cost > 0.0 && estimator.experts.is_some() {
+            // What is soon done is not worth the experts' time.
+            let experts = estimator.experts.take();
+            let cost = QueryRows::new(&estimator, model, explain::explained(plan).map_or(plan, |query| query.as_ref()));
+            if cost.and_then(|known| known.cost()).is_none_or(|cost| cost >= config.expert_cost) {
+                estimator.ask(experts);
+            }
+        }
         let ordered = if config.join_reordering {
             join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&self.relata.counters.failures);

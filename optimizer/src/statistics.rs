@@ -80,6 +80,11 @@ impl QueryRows {
         (!known.rows.is_empty()).then_some(known)
     }
 
+    /// Cost of the plan in one partition; `None` where a node is not known.
+    pub(crate) fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+
     /// Partitions that have at least `least` to do each, at most `most`.
     pub(crate) fn partitions(&self, most: usize, least: f64) -> usize {
         match self.cost {

@@ -2,19 +2,23 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::metrics::MetricValue;
-use datafusion::physical_plan::{ExecutionPlan, collect};
-use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use relata_featurize::trace::{ExecutedOperator, Execution};
+use datafusion::physical_plan::collect;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use relata::cli::session::SessionOptions;
+use relata::{EstimatedPlan, Relata, RelataConfig};
+use relata_featurize::physical::{Observed, observe};
+use relata_featurize::resources::Resources;
+use relata_featurize::trace::Execution;
 
 use crate::database::Database;
-use crate::metrics::{percentile, sorted};
 
 /// How queries are executed.
 #[derive(Debug, Clone)]
@@ -29,18 +33,19 @@ pub struct ExecuteOptions {
     pub timeout: Duration,
 }
 
-/// Executes queries over the Parquet files of one database.
+/// Executes queries over the Parquet files of one database, by turns as relata and as DataFusion plan them.
 pub struct Executor {
     settings: Vec<Setting>,
     options: ExecuteOptions,
-    processor: String,
+    relata: Relata,
+    machine: Resources,
 }
 
 struct Setting {
-    threads: usize,
-    batch_size: usize,
     runtime: tokio::runtime::Runtime,
-    context: SessionContext,
+    /// Planned by relata, and by DataFusion.
+    contexts: [SessionContext; 2],
+    pool: Arc<PeakPool>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -50,10 +55,10 @@ impl std::fmt::Debug for Executor {
 }
 
 impl Executor {
-    /// Writes the tables of a database to `folder` as Parquet files and registers them with every setting.
+    /// Writes the tables of a database to `folder` as Parquet files, profiles them, and measures the machine.
     ///
     /// # Errors
-    /// When a file cannot be written or registered.
+    /// When a file cannot be written or registered, or the machine cannot be measured.
     pub fn new(database: &Database, folder: &Path, options: &ExecuteOptions) -> Result<Self> {
         for table in &database.tables {
             let path = folder.join(&table.name).with_extension("parquet");
@@ -62,24 +67,38 @@ impl Executor {
             writer.write(&table.batch)?;
             writer.close()?;
         }
+        let runtime = tokio::runtime::Runtime::new()?;
+        let session = SessionOptions::default();
+        let opened = runtime.block_on(relata::cli::Database::open(folder, &session))?;
+        let relata = Relata::pretrained()?;
+        runtime
+            .block_on(async { relata.profile(&opened.context(Some(&relata))?).await.map_err(anyhow::Error::from) })?;
+        let machine = runtime.block_on(Resources::measure())?;
+        let mut as_datafusion = RelataConfig::default();
+        (as_datafusion.join_reordering, as_datafusion.statistics) = (false, false);
+        let planners = [relata.clone(), relata.clone().with_config(as_datafusion)];
         let mut settings = vec![];
         for &threads in &options.threads {
             for &batch_size in &options.batch_sizes {
                 let runtime =
                     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-                let config = SessionConfig::new().with_target_partitions(threads).with_batch_size(batch_size);
-                let state = SessionStateBuilder::new().with_default_features().with_config(config).build();
-                let context = SessionContext::new_with_state(state);
-                for table in &database.tables {
-                    let path = folder.join(&table.name).with_extension("parquet").display().to_string();
-                    let options = ParquetReadOptions::default();
-                    runtime.block_on(context.register_parquet(table.name.as_str(), path, options))?;
-                }
-                settings.push(Setting { threads, batch_size, runtime, context });
+                let pool = Arc::new(PeakPool::default());
+                let context = |relata: &Relata| -> Result<SessionContext> {
+                    let config = SessionConfig::new().with_target_partitions(threads).with_batch_size(batch_size);
+                    let environment = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&pool) as _).build_arc()?;
+                    let builder = SessionStateBuilder::new().with_default_features().with_config(config);
+                    let state = relata.install(builder.with_runtime_env(environment)).build();
+                    let context = SessionContext::new_with_state(state);
+                    for table in &opened.tables {
+                        context.register_table(table.reference(), Arc::clone(&table.provider))?;
+                    }
+                    Ok(context)
+                };
+                let contexts = [context(&planners[0])?, context(&planners[1])?];
+                settings.push(Setting { runtime, contexts, pool });
             }
         }
-        let processor = crate::machine::processor().unwrap_or_else(|| "unknown".to_owned());
-        Ok(Self { settings, options: options.clone(), processor })
+        Ok(Self { settings, options: options.clone(), relata, machine })
     }
 
     /// Executes a query under every setting; those under which it takes too long are left out.
@@ -88,13 +107,14 @@ impl Executor {
     /// When DataFusion cannot plan or run it.
     pub fn execute(&self, query: u32, sql: &str) -> Result<Vec<Execution>> {
         let mut executions = vec![];
-        for setting in &self.settings {
+        for (turn, setting) in self.settings.iter().enumerate() {
+            let context = &setting.contexts[(query as usize + turn) % 2];
             let mut measured: Vec<Measured> = vec![];
+            setting.pool.peak.store(0, Ordering::Relaxed);
             for repetition in 0..=self.options.repeat {
-                let context = setting.context.clone();
-                let sql = sql.to_owned();
+                let (context, relata, sql) = (context.clone(), self.relata.clone(), sql.to_owned());
                 let limit = self.options.timeout;
-                let run = async move { tokio::time::timeout(limit, measure(&context, &sql)).await };
+                let run = async move { tokio::time::timeout(limit, measure(&relata, &context, &sql)).await };
                 let Ok(outcome) = setting.runtime.block_on(setting.runtime.spawn(run))? else { break };
                 let outcome = outcome?;
                 // The first one warms caches up.
@@ -103,28 +123,28 @@ impl Executor {
                 }
             }
             if measured.len() == self.options.repeat {
-                executions.extend(self.summary(query, setting, &measured));
+                executions.extend(self.summary(query, setting, measured));
             }
         }
         Ok(executions)
     }
 
-    fn summary(&self, query: u32, setting: &Setting, measured: &[Measured]) -> Option<Execution> {
+    fn summary(&self, query: u32, setting: &Setting, mut measured: Vec<Measured>) -> Option<Execution> {
         let microseconds = |duration: Duration| duration.as_secs_f64() as f32 * 1e6;
-        let mut operators = measured.first()?.operators.clone();
-        for (index, operator) in operators.iter_mut().enumerate() {
-            let elapsed = measured.iter().filter_map(|one| one.operators.get(index)?.elapsed_us);
-            let elapsed = sorted(elapsed.map(f64::from).collect());
-            operator.elapsed_us = (!elapsed.is_empty()).then(|| percentile(&elapsed, 50.0) as f32);
-        }
+        let planning_us = measured.iter().map(|one| microseconds(one.planning)).collect();
+        let execution_us = measured.iter().map(|one| microseconds(one.execution)).collect();
+        measured.sort_by_key(|one| one.execution);
+        let median = measured.len() / 2;
+        let Measured { plan, observed, .. } = measured.into_iter().nth(median)?;
         Some(Execution {
             query,
-            threads: setting.threads as u32,
-            batch_size: setting.batch_size as u32,
-            processor: self.processor.clone(),
-            planning_us: measured.iter().map(|one| microseconds(one.planning)).collect(),
-            execution_us: measured.iter().map(|one| microseconds(one.execution)).collect(),
-            operators,
+            machine: self.machine.clone(),
+            planning_us,
+            execution_us,
+            peak_bytes: setting.pool.peak.load(Ordering::Relaxed) as u64,
+            graph: plan.graph,
+            estimated: plan.rows,
+            observed,
         })
     }
 }
@@ -132,34 +152,54 @@ impl Executor {
 struct Measured {
     planning: Duration,
     execution: Duration,
-    operators: Vec<ExecutedOperator>,
+    plan: EstimatedPlan,
+    observed: Vec<Observed>,
 }
 
-async fn measure(context: &SessionContext, sql: &str) -> Result<Measured> {
+async fn measure(relata: &Relata, context: &SessionContext, sql: &str) -> Result<Measured> {
     let start = Instant::now();
-    let plan = context.sql(sql).await?.create_physical_plan().await?;
+    let plan = relata.estimated_plan(&context.state(), sql).await?;
     let planning = start.elapsed();
     let start = Instant::now();
-    collect(Arc::clone(&plan), context.task_ctx()).await?;
+    collect(Arc::clone(&plan.plan), context.task_ctx()).await?;
     let execution = start.elapsed();
-    let mut operators = vec![];
-    read(&plan, None, &mut operators);
-    Ok(Measured { planning, execution, operators })
+    let observed = observe(plan.plan.as_ref());
+    Ok(Measured { planning, execution, plan, observed })
 }
 
-/// The nodes of an executed plan, parents first.
-fn read(plan: &Arc<dyn ExecutionPlan>, parent: Option<u32>, operators: &mut Vec<ExecutedOperator>) {
-    let metrics = plan.metrics();
-    let bytes = metrics.as_ref().and_then(|metrics| {
-        metrics.sum(|metric| matches!(metric.value(), MetricValue::OutputBytes(_))).map(|value| value.as_usize() as u64)
-    });
-    let index = operators.len() as u32;
-    operators.push(ExecutedOperator {
-        parent,
-        display: DisplayableExecutionPlan::new(plan.as_ref()).one_line().to_string().trim_end().to_owned(),
-        rows: metrics.as_ref().and_then(|metrics| metrics.output_rows()).map(|rows| rows as u64),
-        bytes,
-        elapsed_us: metrics.and_then(|metrics| metrics.elapsed_compute()).map(|nanoseconds| nanoseconds as f32 / 1e3),
-    });
-    plan.children().into_iter().for_each(|child| read(child, Some(index), operators));
+/// Grants whatever is asked for, and remembers the most that was reserved at a time.
+#[derive(Debug, Default)]
+struct PeakPool {
+    reserved: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl std::fmt::Display for PeakPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl MemoryPool for PeakPool {
+    fn name(&self) -> &str {
+        "peak"
+    }
+
+    fn grow(&self, _: &MemoryReservation, additional: usize) {
+        let reserved = self.reserved.fetch_add(additional, Ordering::Relaxed) + additional;
+        self.peak.fetch_max(reserved, Ordering::Relaxed);
+    }
+
+    fn shrink(&self, _: &MemoryReservation, shrink: usize) {
+        self.reserved.fetch_sub(shrink, Ordering::Relaxed);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> datafusion::error::Result<()> {
+        self.grow(reservation, additional);
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
+    }
 }

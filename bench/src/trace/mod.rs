@@ -379,6 +379,7 @@ impl TraceReport {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use relata_featurize::physical::OperatorKind;
     use relata_featurize::trace::read_all;
 
     use super::*;
@@ -425,12 +426,13 @@ mod tests {
             assert_eq!((execution.planning_us.len(), execution.execution_us.len()), (2, 2));
             assert!(execution.execution_us.iter().all(|time| *time > 0.0));
             let query = &trace.queries[execution.query as usize];
-            let root = &execution.operators[0];
-            assert!(root.parent.is_none() && execution.operators[1..].iter().all(|operator| operator.parent.is_some()));
-            let rows = if query.kind == "seed" { 1 } else { query.rows as u64 };
-            assert_eq!(root.rows, Some(rows), "{}", query.sql);
-            let scans = execution.operators.iter().filter(|operator| operator.display.starts_with("DataSourceExec"));
-            assert!(scans.clone().count() > 0 && scans.clone().all(|scan| scan.rows.is_some()), "{execution:?}");
+            let rows = if query.kind == "seed" { 1.0 } else { query.rows as f32 };
+            assert_eq!(execution.observed.last().unwrap().rows, Some(rows), "{}", query.sql);
+            let operators = execution.graph.operators.iter().zip(&execution.observed).zip(&execution.estimated);
+            let scans = operators.filter(|((operator, _), _)| operator.kind == OperatorKind::Scan);
+            assert!(scans.clone().count() > 0);
+            assert!(scans.clone().all(|((_, observed), estimated)| observed.rows.is_some() && estimated.is_some()));
+            assert!(execution.machine.is_valid());
         }
         let busy = run(&options(output.path(), &["--synthetic", "1", "--execute", "9"]));
         assert!(busy.unwrap_err().to_string().contains("--jobs 1"));
