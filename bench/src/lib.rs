@@ -5,7 +5,7 @@
 //! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
-//! - [`answers`] sets approximate answers against the exact ones.
+//! - [`answers`] sets approximate answers against the exact ones, [`runtimes`] predicted times against measured ones.
 //! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
@@ -13,7 +13,7 @@
 //!   [`oracle`]'s cardinalities; [`mod@tune`] measures what tuning on a database gains; [`report`] and [`compare`] read what `estimate` and
 //!   `run` wrote, [`ablations`] what `estimate` wrote of models that lack something.
 //!
-//! Invariant: databases of role `eval` are measured on and never traced.
+//! Invariant: databases of role `eval` are measured on and never traced to train on.
 
 pub mod ablations;
 pub mod answers;
@@ -35,6 +35,7 @@ pub mod queries;
 pub mod reconstruct;
 pub mod report;
 pub mod run;
+pub mod runtimes;
 pub mod score;
 pub mod tables;
 pub mod tpch;

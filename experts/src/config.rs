@@ -96,6 +96,14 @@ pub enum Module {
     Cardinality,
     /// Answer head.
     Answer,
+    /// Physical-plan expert: an operator.
+    Operator,
+    /// Physical-plan expert: the time of an operator.
+    OperatorTime,
+    /// Runtime head.
+    Runtime,
+    /// Memory head.
+    Memory,
 }
 
 impl Module {
@@ -120,6 +128,10 @@ impl Module {
             Module::Node(NodeKind::Limit) => "logical.limit",
             Module::Cardinality => "heads.cardinality",
             Module::Answer => "heads.answer",
+            Module::Operator => "physical.operator",
+            Module::OperatorTime => "physical.time",
+            Module::Runtime => "heads.runtime",
+            Module::Memory => "heads.memory",
         }
     }
 }

@@ -9,7 +9,9 @@
 //! 3. [`heads`]: the state of a node -> the residual of its cardinality over the analytical estimate, with an interval that
 //!    is calibrated per number of joins. [`answers`]: that state and what a sample says -> the residual of an aggregate.
 //!
-//! [`stack`] holds the three together; [`config`] fixes their sizes, names and parameters once for training and inference;
+//! 4. [`physical`]: the operators of a physical plan with those rows, and the machine -> time and memory.
+//!
+//! [`stack`] holds the first three together; [`config`] fixes their sizes, names and parameters once for training and inference;
 //! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in, [`tuned`] those that
 //! were tuned on one database.
 //! With the feature `train`, `train` fits the stack to labelled plans, and the command `relata-train` runs it.
@@ -42,6 +44,7 @@ pub mod heads;
 pub mod logical;
 pub mod message_passing;
 pub mod mlp;
+pub mod physical;
 #[cfg(feature = "prior")]
 pub mod prior;
 pub mod stack;
@@ -54,6 +57,7 @@ pub use answers::AnswerHead;
 pub use data::TableEmbedding;
 pub use error::ExpertsError;
 pub use heads::CardinalityQuantiles;
+pub use physical::PhysicalExpert;
 pub use stack::{ExpertStack, PlanEstimates};
 
 /// Result of this crate.

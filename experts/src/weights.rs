@@ -12,6 +12,7 @@ use crate::answers::AnswerConfig;
 use crate::config::{DataConfig, ExpertConfig, ParameterShape};
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::heads::ConformalOffset;
+use crate::physical::PhysicalConfig;
 
 /// The weights that ship with this crate.
 pub const PRETRAINED_WEIGHTS: &[u8] = include_bytes!("../weights/relata.safetensors");
@@ -30,6 +31,12 @@ pub const ANSWER_WEIGHTS: &[u8] = include_bytes!("../weights/answers.safetensors
 
 /// Their manifest.
 pub const ANSWER_MANIFEST: &[u8] = include_bytes!("../weights/answers.json");
+
+/// The weights of the physical-plan expert that ship with this crate.
+pub const PHYSICAL_WEIGHTS: &[u8] = include_bytes!("../weights/physical.safetensors");
+
+/// Their manifest.
+pub const PHYSICAL_MANIFEST: &[u8] = include_bytes!("../weights/physical.json");
 
 /// Where the weights of the data expert come from, and what they need to be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +105,52 @@ pub struct AnswerManifest {
     pub errors: Vec<[f32; 2]>,
     /// Share of the exact answers within the intervals on databases that neither trained nor calibrated them.
     pub left_out_coverage: Option<f64>,
+}
+
+/// Where the weights of the physical-plan expert come from, and what they need to be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhysicalManifest {
+    /// SHA-256 of the weight file, hexadecimal.
+    pub sha256: String,
+    /// [`LAYOUT_VERSION`] of the traces it was trained on.
+    pub layout_version: u32,
+    /// The sizes, and the cost model below.
+    pub config: PhysicalConfig,
+    /// Seed of the training run.
+    pub seed: u64,
+    /// Steps of the training run that made these weights; 0 for untrained ones.
+    pub steps: u64,
+    /// The command that made it.
+    pub command: String,
+    /// Commit of the source, if it was known.
+    pub commit: Option<String>,
+    /// Databases that were trained on.
+    pub databases: Vec<String>,
+    /// Databases that were held out to choose the step and to calibrate.
+    pub held_out: Vec<String>,
+    /// Executed plans trained on.
+    pub executions: usize,
+    /// Calibration of the intervals of times and of memory.
+    pub conformal: Vec<ConformalOffset>,
+    /// Errors on the held-out databases.
+    pub errors: Vec<RuntimeErrors>,
+}
+
+/// q-errors of runtimes on held-out databases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeErrors {
+    /// Which rows the plans have: estimated or actual.
+    pub rows: String,
+    /// Executions.
+    pub executions: usize,
+    /// 50%, 90% and 95% of the q-error of the cost model.
+    pub cost: [f64; 3],
+    /// The same of the expert's median.
+    pub expert: [f64; 3],
+    /// The same of its memory.
+    pub memory: [f64; 3],
+    /// Share of the times within the calibrated interval.
+    pub coverage: f64,
 }
 
 /// Where a weight file comes from, and what it needs to be read.
@@ -201,6 +254,21 @@ pub fn load_answers(weights: &[u8], manifest: &[u8], experts: &[u8]) -> Result<(
     let experts: Manifest = serde_json::from_slice(experts)?;
     if experts.sha256 != manifest.experts_sha256 {
         return Err(ExpertsError::Checksum { expected: manifest.experts_sha256, found: experts.sha256 });
+    }
+    manifest.config.validate()?;
+    let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;
+    Ok((manifest, parameters))
+}
+
+/// Reads and verifies a weight file of the physical-plan expert: the manifest and the flat parameter vector.
+///
+/// # Errors
+///
+/// See [`crate::PhysicalExpert::from_bytes`].
+pub fn load_physical(weights: &[u8], manifest: &[u8]) -> Result<(PhysicalManifest, Vec<f32>)> {
+    let manifest: PhysicalManifest = serde_json::from_slice(manifest)?;
+    if manifest.layout_version != LAYOUT_VERSION {
+        return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: manifest.layout_version });
     }
     manifest.config.validate()?;
     let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;

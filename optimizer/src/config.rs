@@ -30,9 +30,9 @@ extensions_options! {
         /// Predicted cost, in the cost model's unit, that every partition of a plan must have at least: plans with less to do run
         /// in fewer partitions than `datafusion.execution.target_partitions`. 0 always leaves it as it is.
         pub partition_cost: f64, default = 4_000_000.0
-        /// Pairs of relation sets that join enumeration looks at before it goes on greedily; a chain of 28 relations, a star of
-        /// 10 and a clique of 8 are within the default.
-        pub enumeration_budget: usize, default = 4_000
+        /// Pairs of relation sets that join enumeration looks at before it goes on greedily; a chain of 18 relations, a star of
+        /// 9 and a clique of 7 are within the default.
+        pub enumeration_budget: usize, default = 1_100
     }
 }
 

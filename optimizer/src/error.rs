@@ -29,6 +29,9 @@ pub enum RelataError {
     /// The query has no approximate answer.
     #[error("no approximate answer: {0}")]
     NoAnswer(String),
+    /// The query has no predicted runtime.
+    #[error("no runtime: {0}")]
+    NoRuntime(String),
     /// The statement is not a query, so there is nothing to estimate.
     #[error("not a query: {0}")]
     NoQuery(String),

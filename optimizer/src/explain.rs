@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use datafusion::common::format::ExplainFormat;
+use datafusion::execution::memory_pool::human_readable_size;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -18,6 +19,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::Result;
 use crate::estimate::{Estimate, Estimator, PlanRows};
 use crate::optimizer::default_rows;
+use crate::runtime::{Clock, RuntimeEstimate};
 use places::PlaceEstimates;
 
 pub(crate) mod analyzed;
@@ -36,14 +38,15 @@ pub(crate) fn explained(plan: &LogicalPlan) -> Option<&Arc<LogicalPlan>> {
     }
 }
 
-/// Physical rules, with those among them that show the estimates of the plan that is explained.
+/// Physical rules, with those among them that show the estimates of the plan that is explained, and what `clock` says of it.
 pub(crate) fn rules(
     estimator: &Estimator<'_>,
     plan: &LogicalPlan,
+    clock: Option<Clock>,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     match explained(plan) {
-        Some(explained) => rules::showing(PlaceEstimates::new(estimator, explained), rules),
+        Some(explained) => rules::showing(PlaceEstimates::new(estimator, explained), clock, rules),
         None => rules,
     }
 }
@@ -59,6 +62,27 @@ pub(crate) fn estimates(plan: &dyn ExecutionPlan) -> Vec<Option<Estimate>> {
     let mut estimates = vec![];
     read(plan, &mut estimates);
     estimates
+}
+
+/// Has the operators of an explained plan show how long they take, and the root how long and how much memory all takes.
+fn show_runtime(plan: &dyn ExecutionPlan, runtime: &RuntimeEstimate) {
+    fn show(plan: &dyn ExecutionPlan, runtime: &RuntimeEstimate, next: &mut usize) {
+        plan.children().into_iter().for_each(|input| show(input.as_ref(), runtime, next));
+        let any: &dyn Any = plan;
+        let elapsed = runtime.operators.get(*next);
+        *next += 1;
+        if let (Some(shown), Some(elapsed)) = (any.downcast_ref::<exec::EstimatedExec>(), elapsed) {
+            let whole = (*next == runtime.operators.len()).then_some(runtime);
+            shown.set_runtime(match whole {
+                None => format!("{elapsed:.1?}"),
+                Some(RuntimeEstimate { elapsed: [lower, median, upper], peak_bytes, .. }) => {
+                    let [_, memory, most] = peak_bytes.map(|bytes| human_readable_size(bytes as usize));
+                    format!("{median:.1?} [{lower:.1?}, {upper:.1?}], relata_memory={memory} [at most {most}]")
+                }
+            });
+        }
+    }
+    show(plan, runtime, &mut 0);
 }
 
 /// The answer to an explained statement, with the estimates where it has a logical plan in JSON.

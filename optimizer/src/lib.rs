@@ -24,6 +24,7 @@
 //! planning, `join_methods` picks the sides and methods of its joins, and `planner` drives all of it from inside DataFusion.
 //! `profiles` keeps the profiles of the tables, `synopses` their samples joined along foreign keys, and `maintenance` renews,
 //! lists and forgets them. `explain` shows the estimates, in EXPLAIN and next to DataFusion's own.
+//! `runtime` predicts how long a physical plan takes on the machine.
 //! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
 //! those of maintenance.
 //! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
@@ -62,7 +63,7 @@ pub use maintenance::{LoadedProfile, ProfileReport};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{DataVersions, ProfileSource, TableReport};
 pub use random_rows::RandomRows;
-pub use runtime::EstimatedPlan;
+pub use runtime::{EstimatedPlan, RuntimeEstimate};
 pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.
@@ -71,6 +72,8 @@ pub use relata_experts::ExpertStack;
 pub use relata_featurize::join_graph::{JoinGraph, RelationSet};
 /// How a table is sampled and sketched.
 pub use relata_featurize::profile::ProfileConfig;
+/// What a machine takes for the units of work of plans.
+pub use relata_featurize::resources::Resources;
 /// How the samples of several tables are joined.
 pub use relata_featurize::synopsis::SynopsisConfig;
 

@@ -19,8 +19,10 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use relata_experts::{AnswerHead, ExpertStack};
+use relata_experts::{AnswerHead, ExpertStack, PhysicalExpert};
 use relata_featurize::profile::ProfileConfig;
+use relata_featurize::resources::Resources;
+use tokio::sync::OnceCell;
 
 use crate::config::RelataConfig;
 use crate::counters::{CounterValues, Counters, count};
@@ -42,6 +44,10 @@ pub struct Relata {
     pub(crate) experts: Option<Arc<ExpertStack>>,
     /// The head that corrects approximate answers; `None` leaves them to the samples.
     pub(crate) answers: Option<Arc<AnswerHead>>,
+    /// The expert of physical plans; `None` predicts no runtimes.
+    pub(crate) physical: Option<Arc<PhysicalExpert>>,
+    /// The machine, once it is measured.
+    pub(crate) machine: Arc<OnceCell<Option<Resources>>>,
     pub(crate) profiles: Arc<ProfileStore>,
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
@@ -72,7 +78,8 @@ impl Relata {
     /// When the weights do not load.
     pub fn pretrained() -> Result<Self> {
         let answers = Some(Arc::new(AnswerHead::pretrained()?));
-        Ok(Self { answers, ..Self::new(Some(ExpertStack::pretrained()?)) })
+        let physical = Some(Arc::new(PhysicalExpert::pretrained()?));
+        Ok(Self { answers, physical, ..Self::new(Some(ExpertStack::pretrained()?)) })
     }
 
     /// With these experts; `None` estimates analytically.
@@ -80,6 +87,8 @@ impl Relata {
         Self {
             experts: experts.map(Arc::new),
             answers: None,
+            physical: None,
+            machine: Arc::default(),
             profiles: Arc::default(),
             config: RelataConfig::default(),
             counters: Arc::default(),
@@ -96,10 +105,10 @@ impl Relata {
         self
     }
 
-    /// Leaves the estimates to profiles and formulas.
+    /// Leaves the estimates to profiles and formulas, and predicts no runtimes.
     #[must_use]
     pub fn without_experts(mut self) -> Self {
-        self.experts = None;
+        (self.experts, self.physical) = (None, None);
         self
     }
 

@@ -112,7 +112,8 @@ impl QueryPlanner for RelataQueryPlanner {
         if !explains {
             return self.plan_inside(&ordered, &planning).await;
         }
-        planning.rules = explain::rules(&self.relata.estimator(), &ordered, planning.rules);
+        let clock = self.relata.clock().await;
+        planning.rules = explain::rules(&self.relata.estimator(), &ordered, clock, planning.rules);
         let planned = self.plan_inside(&ordered, &planning).await?;
         Ok(explain::answered(&self.relata.estimator(), &ordered, planned))
     }

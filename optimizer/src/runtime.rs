@@ -1,16 +1,25 @@
-//! How long a query will take: its physical plan with relata's rows, as the physical-plan expert reads it.
+//! How long a query will take, and how much memory: its physical plan with relata's rows -> the physical-plan expert.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::prelude::SessionContext;
+use relata_experts::PhysicalExpert;
 use relata_featurize::physical::{OperatorRows, PhysicalGraph};
+use relata_featurize::resources::Resources;
 
+use crate::counters::count;
 use crate::estimate::Estimate;
 use crate::optimizer::optimized;
-use crate::{Relata, Result, explain};
+use crate::{Relata, RelataError, Result, explain};
+
+/// The file in the profile directory that the machine is kept in.
+const MACHINE_FILE: &str = "machine.json";
 
 /// A physical plan with the estimated rows of its operators.
 #[derive(Debug, Clone)]
@@ -23,7 +32,70 @@ pub struct EstimatedPlan {
     pub rows: Vec<Option<OperatorRows>>,
 }
 
+/// How long a query takes and how much memory it holds, each as 5% quantile, median and 95% quantile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeEstimate {
+    /// From physical plan to the last row.
+    pub elapsed: [Duration; 3],
+    /// The most bytes that the operators have reserved at a time.
+    pub peak_bytes: [u64; 3],
+    /// Of every operator on one thread, inputs before what reads them.
+    pub operators: Vec<Duration>,
+}
+
+/// What predicts runtimes: the expert and the machine it speaks of.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    expert: Arc<PhysicalExpert>,
+    machine: Resources,
+}
+
+impl Clock {
+    /// What a plan takes whose operators show their estimates; `None` where the expert refuses it.
+    pub(crate) fn runtime(&self, plan: &EstimatedPlan) -> Option<RuntimeEstimate> {
+        let rows = plan.graph.filled(&plan.rows);
+        let runtime = self.expert.runtime(&plan.graph, &rows, &self.machine).ok()?;
+        let duration = |microseconds: f64| Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or(Duration::MAX);
+        Some(RuntimeEstimate {
+            elapsed: runtime.elapsed_us.map(duration),
+            peak_bytes: runtime.peak_bytes.map(|bytes| bytes as u64),
+            operators: runtime.operators_us.into_iter().map(duration).collect(),
+        })
+    }
+}
+
+impl EstimatedPlan {
+    /// The plan whose operators show their estimates, for so many threads.
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, threads: usize, batch_size: usize) -> Self {
+        let rows = explain::estimates(plan.as_ref()).into_iter();
+        let rows = rows.map(|estimate| estimate.map(operator_rows)).collect();
+        Self { graph: PhysicalGraph::new(plan.as_ref(), threads, batch_size), plan, rows }
+    }
+}
+
 impl Relata {
+    /// Predicts for this machine from now on, instead of measuring the one it runs on.
+    #[must_use]
+    pub fn with_machine(mut self, machine: Resources) -> Self {
+        self.machine = Arc::new(Some(machine).into());
+        self
+    }
+
+    /// The machine: measured at the first call, in about half a second, and kept beside the profiles; `None` where that fails.
+    pub async fn machine(&self) -> Option<&Resources> {
+        let directory = self.profiles.directory.as_deref();
+        let machine = self.machine.get_or_init(|| async {
+            let machine = measured(directory).await;
+            machine.inspect_err(|_| count(&self.counters.failures)).ok()
+        });
+        machine.await.as_ref()
+    }
+
+    pub(crate) async fn clock(&self) -> Option<Clock> {
+        let expert = Arc::clone(self.physical.as_ref()?);
+        Some(Clock { expert, machine: self.machine().await?.clone() })
+    }
+
     /// The physical plan of a query in a session that relata is installed in, with the rows of its operators.
     ///
     /// # Errors
@@ -33,10 +105,33 @@ impl Relata {
         let physical = state.query_planner().create_physical_plan(&explained, state).await?;
         let plan = physical.downcast_ref::<AnalyzeExec>().map_or(&physical, AnalyzeExec::input);
         let execution = &state.config_options().execution;
-        let graph = PhysicalGraph::new(plan.as_ref(), execution.target_partitions, execution.batch_size.get());
-        let rows = explain::estimates(plan.as_ref()).into_iter().map(|estimate| estimate.map(operator_rows)).collect();
-        Ok(EstimatedPlan { plan: Arc::clone(plan), graph, rows })
+        Ok(EstimatedPlan::new(Arc::clone(plan), execution.target_partitions, execution.batch_size.get()))
     }
+
+    /// How long a query will take in a session that relata is installed in, and how much memory, without running it: for admission
+    /// control, schedules and timeouts.
+    ///
+    /// # Errors
+    /// When the statement is no query, cannot be parsed or planned, or nothing predicts its runtime.
+    pub async fn estimate_runtime(&self, ctx: &SessionContext, sql: &str) -> Result<RuntimeEstimate> {
+        let clock = self.clock().await.ok_or_else(|| RelataError::NoRuntime("no expert or no machine".to_owned()))?;
+        let plan = self.estimated_plan(&ctx.state(), sql).await?;
+        clock.runtime(&plan).ok_or_else(|| RelataError::NoRuntime("the expert refuses the plan".to_owned()))
+    }
+}
+
+/// The machine that is kept in a directory, or a new measurement of this one.
+async fn measured(directory: Option<&Path>) -> Result<Resources> {
+    let file = directory.map(|directory| directory.join(MACHINE_FILE));
+    if let Some(kept) = file.as_ref().and_then(|file| Resources::load(file).ok()) {
+        return Ok(kept);
+    }
+    let machine = Resources::measure().await?;
+    if let Some(file) = file {
+        // It is measured again next time.
+        let _ = machine.save(&file);
+    }
+    Ok(machine)
 }
 
 fn operator_rows(estimate: Estimate) -> OperatorRows {

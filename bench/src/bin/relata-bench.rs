@@ -15,6 +15,7 @@ use relata_bench::profiling::{self, ProfilingOptions};
 use relata_bench::reconstruct::{self, ReconstructOptions};
 use relata_bench::report::{self, ReportOptions};
 use relata_bench::run::{self, RunOptions};
+use relata_bench::runtimes::{self, RuntimeOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::tables::{self, TablesOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
@@ -54,6 +55,8 @@ enum Command {
     Profile(ProfilingOptions),
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
+    /// Score predicted runtimes of the corpus' queries
+    Runtimes(RuntimeOptions),
     /// Measure what tuning on a database's own queries gains
     Tune(TuneOptions),
     /// Measure joins and fit the constants of the cost model
@@ -112,6 +115,9 @@ async fn main() -> Result<()> {
         Command::Marginals(options) => {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
             println!("{}", marginals::markdown(&report));
+        }
+        Command::Runtimes(options) => {
+            println!("{}", tokio::task::spawn_blocking(move || runtimes::run(&options)).await??);
         }
         Command::Answer(options) => print!("{}", answers::print(&answers::run(&options).await?)),
         Command::Profile(options) => print!("{}", profiling::print(&profiling::run(&options).await?)),

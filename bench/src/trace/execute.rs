@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use datafusion::common::TableReference;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -13,7 +14,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use relata::cli::session::SessionOptions;
-use relata::{EstimatedPlan, Relata, RelataConfig};
+use relata::{EstimatedPlan, ForeignKey, Relata, RelataConfig};
 use relata_featurize::physical::{Observed, observe};
 use relata_featurize::resources::Resources;
 use relata_featurize::trace::Execution;
@@ -55,10 +56,10 @@ impl std::fmt::Debug for Executor {
 }
 
 impl Executor {
-    /// Writes the tables of a database to `folder` as Parquet files, profiles them, and measures the machine.
+    /// Writes the tables of a database to `folder` as Parquet files, to execute queries over these.
     ///
     /// # Errors
-    /// When a file cannot be written or registered, or the machine cannot be measured.
+    /// When a file cannot be written, and those of [`Self::over`].
     pub fn new(database: &Database, folder: &Path, options: &ExecuteOptions) -> Result<Self> {
         for table in &database.tables {
             let path = folder.join(&table.name).with_extension("parquet");
@@ -67,10 +68,28 @@ impl Executor {
             writer.write(&table.batch)?;
             writer.close()?;
         }
+        let names = |table: usize, columns: &[usize]| {
+            let schema = database.tables[table].batch.schema();
+            columns.iter().map(|column| schema.field(*column).name().clone()).collect()
+        };
+        let keys = database.foreign_keys.iter().map(|key| ForeignKey {
+            table: TableReference::bare(database.tables[key.table].name.as_str()),
+            columns: names(key.table, &key.columns),
+            references: TableReference::bare(database.tables[key.references].name.as_str()),
+            referenced: names(key.references, &key.references_columns),
+        });
+        Self::over(folder, Some(keys.collect()), options)
+    }
+
+    /// Profiles the tables of a folder along these keys, or those that its schema.json declares, and measures the machine.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened or profiled, or the machine cannot be measured.
+    pub fn over(folder: &Path, keys: Option<Vec<ForeignKey>>, options: &ExecuteOptions) -> Result<Self> {
         let runtime = tokio::runtime::Runtime::new()?;
         let session = SessionOptions::default();
         let opened = runtime.block_on(relata::cli::Database::open(folder, &session))?;
-        let relata = Relata::pretrained()?;
+        let relata = Relata::pretrained()?.with_foreign_keys(keys.unwrap_or_else(|| opened.foreign_keys()));
         runtime
             .block_on(async { relata.profile(&opened.context(Some(&relata))?).await.map_err(anyhow::Error::from) })?;
         let machine = runtime.block_on(Resources::measure())?;

@@ -54,6 +54,9 @@ pub const PLANS: [&str; 2] = ["training loss (pinball)", "held-out ln q-error"];
 /// What the curves of training the answer head show.
 pub const ANSWERS: [&str; 2] = ["training loss (pinball)", "held-out loss"];
 
+/// What the curves of training the physical-plan expert show.
+pub const RUNTIMES: [&str; 2] = ["training loss (pinball)", "held-out ln q-error"];
+
 /// What the curves of the pre-training of the data expert show.
 pub const TABLES: [&str; 2] =
     ["training loss (buckets + cells)", "held out: ln error of buckets + share of cells missed"];

@@ -5,7 +5,7 @@
 //! held-out databases through the inference path; [`calibrate`] fits the intervals, [`cross_fit`] to databases that are trained on as well; [`export`] writes the weight file.
 //! [`fit`] is the loop around them, [`checkpoint`] what it resumes from, [`curve`] what it plots.
 //!
-//! [`answers`] is the third stage: the answer head on top.
+//! [`answers`] is the third stage: the answer head on top. [`physical`] is the expert of physical plans.
 //!
 //! The loop knows no backend: it runs on the [`burn::tensor::Device`] it is given.
 
@@ -21,6 +21,7 @@ pub mod export;
 pub mod fit;
 pub mod model;
 pub mod optimizer;
+pub mod physical;
 pub mod pretrain;
 pub mod tune;
 

@@ -121,6 +121,17 @@ impl Models {
         Tensor::from_data(TensorData::new(values, [length]), &self.device)
     }
 
+    /// The summed inputs of one role of `rows` nodes: states `[N, width]` -> `[rows, width]`.
+    pub(crate) fn role(&self, role: &Gather, rows: usize, states: Option<&Tensor<2>>, width: usize) -> Tensor<2> {
+        let zeros = || self.zeros([rows, width]);
+        let Some(states) = states.filter(|_| !role.sources.is_empty()) else { return zeros() };
+        let gathered = states.clone().select(0, self.indices(&role.sources)); // [E, D]
+        if role.is_one_to_one(rows) {
+            return gathered;
+        }
+        zeros().select_assign(0, self.indices(&role.targets), gathered, IndexingUpdateOp::Add)
+    }
+
     pub(crate) fn zeros<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         Tensor::zeros(shape, &self.device)
     }
@@ -161,19 +172,8 @@ impl TrainingStack {
         if group.kind.embedded() {
             input.push(embeddings.clone().select(0, self.models.indices(&group.embeddings)));
         }
-        input.extend(group.roles.iter().map(|role| self.role(role, group.rows, states)));
+        input.extend(group.roles.iter().map(|role| self.models.role(role, group.rows, states, self.config.width)));
         normalise(self.models.mlp(Module::Node(group.kind)).forward(Tensor::cat(input, 1)))
-    }
-
-    /// The summed inputs of one role: `[rows, D]`.
-    fn role(&self, role: &Gather, rows: usize, states: Option<&Tensor<2>>) -> Tensor<2> {
-        let zeros = || self.models.zeros([rows, self.config.width]);
-        let Some(states) = states.filter(|_| !role.sources.is_empty()) else { return zeros() };
-        let gathered = states.clone().select(0, self.models.indices(&role.sources)); // [E, D]
-        if role.is_one_to_one(rows) {
-            return gathered;
-        }
-        zeros().select_assign(0, self.models.indices(&role.targets), gathered, IndexingUpdateOp::Add)
     }
 
     /// What the cardinality head returns for the labelled nodes: `[L, 3]`.

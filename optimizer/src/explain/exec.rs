@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
@@ -32,6 +32,8 @@ pub(super) struct EstimatedExec {
     node: Arc<dyn ExecutionPlan>,
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     estimate: Option<Estimate>,
+    /// How long it takes, in words.
+    runtime: OnceLock<String>,
 }
 
 impl EstimatedExec {
@@ -40,7 +42,12 @@ impl EstimatedExec {
         inputs: Vec<Arc<dyn ExecutionPlan>>,
         estimate: Option<Estimate>,
     ) -> Self {
-        Self { node, inputs, estimate }
+        Self { node, inputs, estimate, runtime: OnceLock::new() }
+    }
+
+    /// Shows how long it takes as well; the first word stays.
+    pub(super) fn set_runtime(&self, runtime: String) {
+        let _ = self.runtime.set(runtime);
     }
 
     pub(super) fn node(&self) -> &Arc<dyn ExecutionPlan> {
@@ -54,19 +61,24 @@ impl EstimatedExec {
 
 impl DisplayAs for EstimatedExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(estimate) = self.estimate else { return self.node.fmt_as(format, f) };
-        let (rows, interval) = (rows_of(&estimate), interval(&estimate));
+        let shown = self.estimate.map(|estimate| (rows_of(&estimate), interval(&estimate), estimate.origin));
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
                 self.node.fmt_as(format, f)?;
-                write!(f, ", relata_rows={rows}{interval} {}", estimate.origin)
+                if let Some((rows, interval, origin)) = shown {
+                    write!(f, ", relata_rows={rows}{interval} {origin}")?;
+                }
+                self.runtime.get().map_or(Ok(()), |runtime| write!(f, ", relata_time={runtime}"))
             }
             DisplayFormatType::TreeRender => {
                 // Lines end in different ways, and an empty one is drawn.
                 let own = Displayed(self.node.as_ref(), format).to_string();
                 own.lines().try_for_each(|line| writeln!(f, "{line}"))?;
-                writeln!(f, "relata_rows={rows}{interval}")?;
-                writeln!(f, "relata_origin={}", estimate.origin)
+                if let Some((rows, interval, origin)) = shown {
+                    writeln!(f, "relata_rows={rows}{interval}")?;
+                    writeln!(f, "relata_origin={origin}")?;
+                }
+                self.runtime.get().map_or(Ok(()), |runtime| writeln!(f, "relata_time={runtime}"))
             }
         }
     }
@@ -139,7 +151,7 @@ impl ExecutionPlan for EstimatedExec {
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let node = Arc::clone(&self.node).replace_children(inputs.clone(), options)?;
-        Ok(Arc::new(Self { node, inputs, estimate: self.estimate }))
+        Ok(Arc::new(Self { node, inputs, estimate: self.estimate, runtime: self.runtime.clone() }))
     }
 
     fn with_new_children(self: Arc<Self>, inputs: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -148,7 +160,8 @@ impl ExecutionPlan for EstimatedExec {
 
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         let node = Arc::clone(&self.node).reset_state()?;
-        Ok(Arc::new(Self { node, inputs: self.inputs.clone(), estimate: self.estimate }))
+        let (inputs, runtime) = (self.inputs.clone(), self.runtime.clone());
+        Ok(Arc::new(Self { node, inputs, estimate: self.estimate, runtime }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -16,7 +16,9 @@ use smallvec::SmallVec;
 
 use super::exec::EstimatedExec;
 use super::places::{Operator, PlaceEstimates, keeps_rows, limited};
+use super::show_runtime;
 use crate::estimate::Estimate;
+use crate::runtime::{Clock, EstimatedPlan};
 use crate::statistics::Place;
 
 /// The rule that swaps the inputs of joins.
@@ -26,8 +28,8 @@ const SWAPS_INPUTS: &str = "join_selection";
 pub(super) type Rules = Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>;
 
 /// These rules with those that show the estimates among them.
-pub(super) fn showing(estimates: PlaceEstimates, rules: Rules) -> Rules {
-    let shared = Arc::new(Shared { estimates, ties: Mutex::default() });
+pub(super) fn showing(estimates: PlaceEstimates, clock: Option<Clock>, rules: Rules) -> Rules {
+    let shared = Arc::new(Shared { estimates, clock, ties: Mutex::default() });
     let rule = |name, step| Arc::new(Rule { name, step, shared: Arc::clone(&shared) }) as Arc<_>;
     let mut all: Rules = vec![rule("relata_explain_scans", Step::Identify)];
     for one in rules {
@@ -47,6 +49,7 @@ type Tie = (Arc<dyn ExecutionPlan>, Option<usize>);
 #[derive(Debug)]
 struct Shared {
     estimates: PlaceEstimates,
+    clock: Option<Clock>,
     /// From the left. The plans are kept so that no address is used twice.
     ties: Mutex<Vec<Tie>>,
 }
@@ -66,13 +69,14 @@ struct Rule {
 }
 
 impl PhysicalOptimizerRule for Rule {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         match self.step {
             Step::Identify => self.shared.identify(&plan),
             Step::Follow => drop(self.shared.follow(&plan)),
             Step::Show => {
                 let ties = self.shared.follow(&plan);
-                return Ok(self.shared.show(&plan, false, &mut ties.into_iter()).plan);
+                let shown = self.shared.show(&plan, false, &mut ties.into_iter()).plan;
+                return Ok(self.shared.time(shown, config));
             }
         }
         Ok(plan)
@@ -130,6 +134,18 @@ impl Shared {
             ties.push((leaf, tie));
         }
         ties.iter().map(|(_, tie)| *tie).collect()
+    }
+
+    /// Adds how long the operators of a wrapped plan take.
+    fn time(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Arc<dyn ExecutionPlan> {
+        if let Some(clock) = &self.clock {
+            let (threads, batch_size) = (config.execution.target_partitions, config.execution.batch_size.get());
+            let estimated = EstimatedPlan::new(Arc::clone(&plan), threads, batch_size);
+            if let Some(runtime) = clock.runtime(&estimated) {
+                show_runtime(plan.as_ref(), &runtime);
+            }
+        }
+        plan
     }
 
     /// Wraps a plan, whose leaves have the next `ties`; no more of them, and it is a subquery, whose rows nobody estimated.

@@ -6,7 +6,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionContext;
 use insta::assert_snapshot;
-use relata::Relata;
+use relata::{Relata, Resources};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -46,7 +46,7 @@ async fn set(ctx: &SessionContext, setting: &str) {
 /// A plan without relata's estimates.
 fn stripped(plan: &str) -> String {
     let line = |line: &str| {
-        let (node, rest) = line.split_once(", relata_rows=").unwrap_or((line, ""));
+        let (node, rest) = line.split_once(", relata_").unwrap_or((line, ""));
         let metrics = rest.find(", metrics=").map_or("", |start| &rest[start..]);
         let mut line = format!("{node}{metrics}");
         for metric in ["relata_rows", "relata_q_error"] {
@@ -282,4 +282,35 @@ async fn the_chosen_plan_is_drawn() {
     {
         assert!(svg.contains(part), "{part}: {svg}");
     }
+}
+
+/// A machine that nobody has to measure.
+fn machine() -> Resources {
+    let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
+        [7.0, 1.5, 15.0, 7.0, 5.5, 60.0, 0.1, 9e4, 1.5];
+    Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 2, speedup }
+}
+
+#[tokio::test]
+async fn plans_show_how_long_they_take() {
+    let pretrained = || Relata::pretrained().unwrap();
+    let sessions = shop(pretrained().with_machine(machine())).await;
+    let plan = explained(&sessions.learned, &format!("EXPLAIN {JOIN}")).await;
+    assert!(plan.lines().all(|line| line.contains("relata_time=")), "{plan}");
+    let root = plan.lines().next().unwrap();
+    assert!(root.contains("relata_memory=") && root.contains(" [at most "), "{plan}");
+    let runtime = sessions.relata.estimate_runtime(&sessions.learned, JOIN).await.unwrap();
+    assert_eq!(runtime.operators.len(), plan.lines().count());
+    let [lower, median, upper] = runtime.elapsed;
+    assert!(lower <= median && median <= upper && upper < std::time::Duration::from_secs(60), "{runtime:?}");
+    assert!(runtime.peak_bytes.is_sorted());
+    // Ten times slower in everything is ten times longer.
+    let slow = shop(pretrained().with_machine(machine().slowed(10.0))).await;
+    let slow = slow.relata.estimate_runtime(&slow.learned, JOIN).await.unwrap().elapsed[1];
+    let ratio = slow.as_secs_f64() / median.as_secs_f64();
+    assert!((9.9..10.1).contains(&ratio), "{ratio}");
+    // Without the expert nothing is predicted, and nothing fails.
+    let without = shop(pretrained().without_experts()).await;
+    assert!(without.relata.estimate_runtime(&without.learned, JOIN).await.is_err());
+    assert!(!explained(&without.learned, &format!("EXPLAIN {JOIN}")).await.contains("relata_time"));
 }

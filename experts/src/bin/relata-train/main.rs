@@ -3,6 +3,7 @@
 
 mod answers;
 mod data;
+mod physical;
 mod plans;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,8 @@ enum Stage {
     Plans(plans::Arguments),
     /// Fit the answer head on top to aggregates
     Answers(answers::Arguments),
+    /// Fit the physical-plan expert to executed plans
+    Physical(physical::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         Stage::Data(arguments) => data::run(&arguments),
         Stage::Plans(arguments) => plans::run(&arguments),
         Stage::Answers(arguments) => answers::run(&arguments),
+        Stage::Physical(arguments) => physical::run(&arguments),
     }
 }
 
