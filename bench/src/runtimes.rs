@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::PhysicalExpert;
 use relata_experts::physical::Runtime;
@@ -16,9 +17,15 @@ use relata_experts::train::physical::{elapsed_us, rows};
 use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery};
 
 use crate::corpus::{Source, Workload};
-use crate::metrics::{percentile, sorted};
+use crate::metrics::{percentile, q_error, sorted};
 use crate::score::figures::table;
 use crate::trace::{ExecuteOptions, Executor};
+
+/// Bytes below which all memory counts as the same.
+const LEAST_BYTES: f64 = 65_536.0;
+
+/// Microseconds that an operator takes at least to be scored.
+const LEAST_OPERATOR_US: f64 = 100.0;
 
 /// Score predicted runtimes of the corpus' queries
 #[derive(Debug, Clone, Args)]
@@ -96,18 +103,17 @@ fn executed(options: &RuntimeOptions, workload: &Workload) -> Result<DatabaseTra
     };
     let executor = Executor::over(&workload.folder, None, &how)?;
     let mut trace = DatabaseTrace { name: workload.database.clone(), ..DatabaseTrace::default() };
-    let mut left: Vec<(String, usize)> = vec![];
+    let mut taken: HashMap<&str, usize> = HashMap::new();
     let bar = ProgressBar::new(workload.queries.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {elapsed}  {msg}")?);
     bar.set_message(workload.database.clone());
     for query in &workload.queries {
         bar.inc(1);
-        let place = left.iter().position(|(kind, _)| *kind == query.kind).unwrap_or_else(|| {
-            left.push((query.kind.clone(), options.limit.unwrap_or(usize::MAX)));
-            left.len() - 1
-        });
-        let Some(fewer) = left[place].1.checked_sub(1) else { continue };
-        left[place].1 = fewer;
+        let of_kind = taken.entry(&query.kind).or_default();
+        *of_kind += 1;
+        if options.limit.is_some_and(|limit| *of_kind > limit) {
+            continue;
+        }
         match executor.execute(trace.queries.len() as u32, &query.sql) {
             Ok(executions) => {
                 trace.executions.extend(executions);
@@ -130,22 +136,21 @@ fn score(expert: &PhysicalExpert, execution: &Execution, kind: String) -> Result
     let (estimated, counted) = (predict(false)?, predict(true)?);
     let truth = f64::from(elapsed_us(execution));
     let [first, second] = [0, 1].map(|place| f64::from(*execution.execution_us.get(place).unwrap_or(&1.0)));
-    let ratio = |one: f64, other: f64| (one / other).max(other / one);
-    let bytes = (execution.peak_bytes as f64).max(65_536.0);
+    let bytes = (execution.peak_bytes as f64).max(LEAST_BYTES);
     let operators = execution.graph.operators.iter().zip(&execution.observed).zip(&counted.operators_us);
     let operators = operators.filter_map(|((operator, observed), predicted)| {
         let parallel = f64::from(operator.facts.partitions).min(f64::from(execution.graph.threads)).max(1.0);
         let measured = f64::from(observed.elapsed_us?) / parallel;
-        (measured > 100.0).then(|| ratio(measured, predicted.max(1.0)))
+        (measured > LEAST_OPERATOR_US).then(|| q_error(*predicted, measured))
     });
     Ok(Scored {
         kind,
-        noise: ratio(first, second),
-        cost: ratio(estimated.cost_us, truth),
-        estimated: ratio(estimated.elapsed_us[1], truth),
-        counted: ratio(counted.elapsed_us[1], truth),
+        noise: q_error(first, second),
+        cost: q_error(estimated.cost_us, truth),
+        estimated: q_error(estimated.elapsed_us[1], truth),
+        counted: q_error(counted.elapsed_us[1], truth),
         covered: (estimated.elapsed_us[0]..=estimated.elapsed_us[2]).contains(&truth),
-        memory: ratio(estimated.peak_bytes[1].max(65_536.0), bytes),
+        memory: q_error(estimated.peak_bytes[1].max(LEAST_BYTES), bytes),
         operators: operators.collect(),
     })
 }

@@ -214,7 +214,7 @@ pub fn parameters(shapes: &[MlpShape]) -> Vec<ParameterShape> {
     parameters
 }
 
-fn check_sizes(sizes: &[(&str, usize, std::ops::RangeInclusive<usize>)]) -> Result<()> {
+pub(crate) fn check_sizes(sizes: &[(&str, usize, std::ops::RangeInclusive<usize>)]) -> Result<()> {
     match sizes.iter().find(|(_, size, range)| !range.contains(size)) {
         Some((name, size, range)) => Err(ExpertsError::Config(format!("{name} is {size}, allowed are {range:?}"))),
         None => Ok(()),

@@ -12,7 +12,7 @@ use relata_featurize::resources::Resources;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::config::{HEAD_OUTPUTS, MlpShape, Module, ParameterShape, parameters};
+use crate::config::{HEAD_OUTPUTS, MlpShape, Module, ParameterShape, check_sizes, parameters};
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::heads::{CardinalityHead, CardinalityQuantiles, ConformalOffset};
 use crate::mlp::{Mlp, normalise};
@@ -58,10 +58,11 @@ impl PhysicalConfig {
     ///
     /// [`ExpertsError::Config`] names what is out of range.
     pub fn validate(&self) -> Result<()> {
-        let sizes = [("width", self.width, 1), ("hidden", self.hidden, 1), ("layers", self.layers, 2)];
-        if let Some((name, size, _)) = sizes.iter().find(|(_, size, least)| !(*least..=1024).contains(size)) {
-            return Err(ExpertsError::Config(format!("{name} is {size}")));
-        }
+        check_sizes(&[
+            ("width", self.width, 1..=1024),
+            ("hidden", self.hidden, 1..=1024),
+            ("layers", self.layers, 2..=16),
+        ])?;
         let is_cost = |cost: &f32| cost.is_finite() && *cost >= 0.0;
         if self.costs.len() != OperatorKind::COUNT || !self.costs.iter().flatten().all(is_cost) {
             return Err(ExpertsError::Config(

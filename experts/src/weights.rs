@@ -143,12 +143,12 @@ pub struct RuntimeErrors {
     pub rows: String,
     /// Executions.
     pub executions: usize,
-    /// 50%, 90% and 95% of the q-error of the cost model.
-    pub cost: [f64; 3],
+    /// 50%, 90%, 95% and 99% of the q-error of the cost model.
+    pub cost: [f64; 4],
     /// The same of the expert's median.
-    pub expert: [f64; 3],
+    pub expert: [f64; 4],
     /// The same of its memory.
-    pub memory: [f64; 3],
+    pub memory: [f64; 4],
     /// Share of the times within the calibrated interval.
     pub coverage: f64,
 }

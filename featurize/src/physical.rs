@@ -4,6 +4,7 @@
 //! partitions, how wide its rows are, what a scan reads. How many rows flow is not part of it: [`PhysicalGraph::features`] and
 //! [`PhysicalGraph::work`] take them apart, so that one graph serves estimated and actual rows.
 
+use datafusion::arrow::datatypes::Schema;
 use datafusion::physical_plan::ExecutionPlan;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -14,6 +15,14 @@ mod facts;
 mod observed;
 
 pub use observed::{Observed, observe};
+
+/// Bytes assumed of a value of variable length.
+const VARIABLE_BYTES: usize = 24;
+
+/// Bytes of a row, where a value of variable length counts as 24.
+pub fn row_width(schema: &Schema) -> usize {
+    schema.fields().iter().map(|field| field.data_type().primitive_width().unwrap_or(VARIABLE_BYTES)).sum()
+}
 
 /// What an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -75,7 +75,7 @@ pub struct Execution {
     pub query: u32,
     /// The machine, measured shortly before.
     pub machine: Resources,
-    /// Time from SQL to physical plan, in microseconds, of every repetition.
+    /// Time from SQL to physical plan with its estimates, in microseconds, of every repetition.
     pub planning_us: Vec<f32>,
     /// Time from physical plan to the last row, in microseconds, of every repetition.
     pub execution_us: Vec<f32>,

@@ -12,8 +12,10 @@ use datafusion::physical_optimizer::{PhysicalOptimizerContext, PhysicalOptimizer
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary};
 
+use relata_featurize::physical::row_width;
+
 use crate::join_order::{CostModel, JoinMethod, JoinShape, JoinSide};
-use crate::statistics::{Known, NodeRows, row_width};
+use crate::statistics::{Known, NodeRows, Rows};
 
 /// The name of the rule that this one stands in for.
 pub(crate) const REPLACED: &str = "join_selection";
@@ -82,7 +84,7 @@ struct Choice<'a> {
 }
 
 /// A node with its rows and its place, where they are known.
-type Chosen = (Arc<dyn ExecutionPlan>, Option<(f64, Known)>);
+type Chosen = (Arc<dyn ExecutionPlan>, Option<(Rows, Known)>);
 
 impl Choice<'_> {
     fn node(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Chosen>> {
@@ -106,7 +108,7 @@ impl Choice<'_> {
             return Ok(Some((plan, own)));
         }
         let ([Some((left, _)), Some((right, _))], Some((output, _))) = (&known[..], own) else { return Ok(None) };
-        Ok(Some((self.join(&plan, *left, *right, output)?, own)))
+        Ok(Some((self.join(&plan, left.mean, right.mean, output.mean)?, own)))
     }
 
     /// The join by its cheapest method.

@@ -6,7 +6,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::datatypes::Schema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Statistics};
@@ -19,6 +18,7 @@ use datafusion::physical_plan::operator_statistics::{ExtendedStatistics, Statist
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
 use hashbrown::HashMap;
 use relata_featurize::join_graph::RelationSet;
+use relata_featurize::physical::row_width;
 use smallvec::SmallVec;
 
 use crate::counters::{Counters, count};
@@ -46,10 +46,23 @@ impl Place {
     }
 }
 
+/// Rows of a node: the estimate, and the mean of what they may be, which is what a cost that is linear in the rows comes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) median: f64,
+    pub(crate) mean: f64,
+}
+
+impl Rows {
+    fn at_most(self, limit: f64) -> Self {
+        Self { median: self.median.min(limit), mean: self.mean.min(limit) }
+    }
+}
+
 /// What relata knows of one query's nodes.
 #[derive(Debug, Default)]
 pub(crate) struct QueryRows {
-    rows: HashMap<Place, f64>,
+    rows: HashMap<Place, Rows>,
     /// From the left.
     scans: Vec<Scan>,
     /// Cost of the plan in one partition; `None` where a node is not known.
@@ -64,7 +77,7 @@ pub(crate) struct QueryRows {
 #[derive(Debug)]
 struct Scan {
     columns: Vec<String>,
-    rows: Option<f64>,
+    rows: Option<Rows>,
 }
 
 impl QueryRows {
@@ -110,9 +123,8 @@ struct Visit<'p, 'e> {
 impl<'p> Visit<'p, '_> {
     fn node(&mut self, plan: &'p LogicalPlan) -> (Place, Option<JoinSide>) {
         let own = self.rows.of(plan);
-        // What a join costs is about linear in the rows of its sides: the mean decides, not the median.
-        let own = own.is_known().then(|| own.expected());
-        let side = own.map(|rows| JoinSide { rows, width: row_width(plan.schema().as_arrow()) as f64 });
+        let own = own.is_known().then(|| Rows { median: own.rows, mean: own.expected() });
+        let side = own.map(|rows| JoinSide { rows: rows.mean, width: row_width(plan.schema().as_arrow()) as f64 });
         let inputs: SmallVec<[_; 2]> = plan.inputs().into_iter().map(|input| self.node(input)).collect();
         let places: SmallVec<[Place; 2]> = inputs.iter().map(|(place, _)| *place).collect();
         if let LogicalPlan::Join(join) = plan {
@@ -244,16 +256,16 @@ impl NodeRows {
     }
 
     /// Rows of a leaf; `None` where relata does not know it.
-    pub(crate) fn leaf(&self, plan: &dyn ExecutionPlan) -> Option<(f64, Known)> {
+    pub(crate) fn leaf(&self, plan: &dyn ExecutionPlan) -> Option<(Rows, Known)> {
         let address = std::ptr::from_ref(plan).cast::<()>();
         let leaves = self.leaves.get()?;
         let scan = leaves.iter().position(|leaf| Arc::as_ptr(leaf).cast::<()>() == address)?;
         let known = Known { place: Place::scan(scan), limit: limit(plan, f64::INFINITY) };
-        Some((self.known.scans[scan].rows?.min(known.limit), known))
+        Some((self.known.scans[scan].rows?.at_most(known.limit), known))
     }
 
     /// Rows of a node over inputs at known places; `None` where relata does not know it.
-    pub(crate) fn node(&self, plan: &dyn ExecutionPlan, inputs: &[Known]) -> Option<(f64, Known)> {
+    pub(crate) fn node(&self, plan: &dyn ExecutionPlan, inputs: &[Known]) -> Option<(Rows, Known)> {
         let aggregates = plan.downcast_ref::<AggregateExec>().is_some_and(|a| *a.mode() != AggregateMode::Partial);
         let places: SmallVec<[Place; 2]> = inputs.iter().map(|input| input.place).collect();
         let place = Place::over(&places, aggregates);
@@ -263,7 +275,7 @@ impl NodeRows {
             _ => f64::INFINITY,
         };
         let limit = limit(plan, below);
-        Some((rows.min(limit), Known { place, limit }))
+        Some((rows.at_most(limit), Known { place, limit }))
     }
 }
 
@@ -285,7 +297,7 @@ impl StatisticsProvider for RelataStatistics {
             places.collect::<Option<SmallVec<[Known; 2]>>>().and_then(|places| self.0.node(plan, &places))
         };
         if let Some((rows, known)) = known {
-            return Ok(computed(plan, rows, known));
+            return Ok(computed(plan, rows.median, known));
         }
         if inputs.is_empty() {
             return Ok(StatisticsResult::Delegate);
@@ -294,14 +306,6 @@ impl StatisticsProvider for RelataStatistics {
         let statistics = plan.statistics_from_inputs(&inputs, &StatisticsArgs::new())?;
         Ok(StatisticsResult::Computed(ExtendedStatistics::new_arc(statistics)))
     }
-}
-
-/// Bytes assumed of a value of variable length.
-const VARIABLE_BYTES: usize = 24;
-
-/// Bytes of a row.
-pub(crate) fn row_width(schema: &Schema) -> usize {
-    schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(VARIABLE_BYTES)).sum()
 }
 
 fn computed(plan: &dyn ExecutionPlan, rows: f64, known: Known) -> StatisticsResult {

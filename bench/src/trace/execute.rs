@@ -93,6 +93,7 @@ impl Executor {
         runtime
             .block_on(async { relata.profile(&opened.context(Some(&relata))?).await.map_err(anyhow::Error::from) })?;
         let machine = runtime.block_on(Resources::measure())?;
+        let relata = relata.with_machine(machine.clone());
         let mut as_datafusion = RelataConfig::default();
         (as_datafusion.join_reordering, as_datafusion.statistics) = (false, false);
         let planners = [relata.clone(), relata.clone().with_config(as_datafusion)];

@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::activation::{relu, softplus};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use relata_featurize::answer::AnswerForm;
@@ -12,10 +11,11 @@ use relata_featurize::trace::{self, DatabaseTrace};
 
 use crate::Result;
 use crate::answers::{AnswerConfig, AnswerHead};
-use crate::config::{HEAD_OUTPUTS, Module};
+use crate::config::Module;
 use crate::error::ExpertsError;
 use crate::heads::{CardinalityQuantiles, ConformalOffset};
 use crate::stack::ExpertStack;
+use crate::train::calibrate::conformal_offset;
 use crate::train::curve::Point;
 use crate::train::export::write_files;
 use crate::train::model::Models;
@@ -213,13 +213,8 @@ fn step_loss(
     let input: Vec<f32> = batch.iter().flat_map(|sample| sample.input.iter().copied()).collect();
     let residuals: Vec<f32> = batch.iter().map(|sample| sample.residual).collect();
     let raw = models.mlp(Module::Answer).forward(models.constant(&input, [batch.len(), sizes.shape().input]));
-    let column = |index: usize| raw.clone().slice_dim(1, index..index + 1);
-    let median = column(0);
-    let lower = median.clone() - softplus(column(1), 1.0);
-    let upper = median.clone() + softplus(column(2), 1.0);
-    let error = models.constant(&residuals, [batch.len(), 1]) - Tensor::cat(vec![lower, median, upper], 1);
-    let shares = models.constant(&quantiles, [1, HEAD_OUTPUTS]);
-    let loss = (error.clone() * shares + relu(-error)).sum().div_scalar(batch.len() as f32);
+    let residuals = models.constant(&residuals, [batch.len(), 1]);
+    let loss = models.pinball(&raw, residuals, &quantiles).sum().div_scalar(batch.len() as f32);
     let gradient = models.gradients(loss.backward());
     (loss.into_scalar::<f32>(), gradient)
 }
@@ -262,24 +257,14 @@ fn errors(outcomes: &[Outcome], form: usize) -> [f32; 2] {
     [mean(|outcome| outcome.residual.abs()), mean(|outcome| (outcome.residual - outcome.quantiles.median).abs())]
 }
 
-/// The offsets that make intervals cover `1 - miss` of the residuals, half of the rest on either side (conformalized quantile
-/// regression; see [`crate::train::calibrate`]).
+/// The offsets of every form (see [`conformal_offset`]).
 fn offsets(outcomes: &[Outcome], miss: f64) -> Vec<ConformalOffset> {
-    (0..AnswerForm::COUNT)
-        .map(|form| {
-            let members: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.form as usize == form).collect();
-            let quantile = |value: &dyn Fn(&Outcome) -> f32| {
-                let mut values: Vec<f32> = members.iter().map(|outcome| value(outcome)).collect();
-                values.sort_unstable_by(f32::total_cmp);
-                let rank = ((1.0 - miss / 2.0) * (values.len() + 1) as f64).ceil() as usize;
-                values.get(rank.clamp(1, values.len().max(1)) - 1).copied().unwrap_or(0.0)
-            };
-            ConformalOffset {
-                lower: quantile(&|outcome| outcome.quantiles.lower - outcome.residual),
-                upper: quantile(&|outcome| outcome.residual - outcome.quantiles.upper),
-            }
-        })
-        .collect()
+    let of_form = |form: usize| {
+        let members = outcomes.iter().filter(move |outcome| outcome.form as usize == form);
+        let beyond = members.map(|one| [one.quantiles.lower - one.residual, one.residual - one.quantiles.upper]);
+        conformal_offset(beyond, miss)
+    };
+    (0..AnswerForm::COUNT).map(of_form).collect()
 }
 
 /// Coverage on each database by the offsets of the others, on average.

@@ -37,6 +37,18 @@ pub fn conformal_offsets(outcomes: &[Outcome], miss: f64) -> Vec<ConformalOffset
         .collect()
 }
 
+/// The offset that makes intervals cover `1 - miss` of the truths, half of the rest on either side, where every interval counts the
+/// same: `beyond` is how far each truth lies below the lower and above the upper end.
+pub(crate) fn conformal_offset(beyond: impl Iterator<Item = [f32; 2]>, miss: f64) -> ConformalOffset {
+    let (below, above): (Vec<f32>, Vec<f32>) = beyond.map(|[below, above]| (below, above)).unzip();
+    let quantile = |mut values: Vec<f32>| {
+        values.sort_unstable_by(f32::total_cmp);
+        let rank = ((1.0 - miss / 2.0) * (values.len() + 1) as f64).ceil() as usize;
+        values.get(rank.clamp(1, values.len().max(1)) - 1).copied().unwrap_or(0.0)
+    };
+    ConformalOffset { lower: quantile(below), upper: quantile(above) }
+}
+
 /// How far a bucket is from one that borrows from it: what counts rows is nearer to all that does than to what counts groups.
 fn distance(one: usize, other: usize) -> usize {
     let same = (one < FIRST_OF_GROUPS) == (other < FIRST_OF_GROUPS);

@@ -132,6 +132,17 @@ impl Models {
         zeros().select_assign(0, self.indices(&role.targets), gathered, IndexingUpdateOp::Add)
     }
 
+    /// The pinball losses of the quantiles that a head's output stands for (Koenker and Bassett, Econometrica 1978), in `ln` units:
+    /// `raw: [L, 3]`, `residuals: [L, 1]` -> `[L, 3]`.
+    pub(crate) fn pinball(&self, raw: &Tensor<2>, residuals: Tensor<2>, quantiles: &[f32; HEAD_OUTPUTS]) -> Tensor<2> {
+        let column = |index: usize| raw.clone().slice_dim(1, index..index + 1);
+        let median = column(0);
+        let lower = median.clone() - softplus(column(1), 1.0);
+        let upper = median.clone() + softplus(column(2), 1.0);
+        let error = residuals - Tensor::cat(vec![lower, median, upper], 1);
+        error.clone() * self.constant(quantiles, [1, HEAD_OUTPUTS]) + relu(-error)
+    }
+
     pub(crate) fn zeros<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         Tensor::zeros(shape, &self.device)
     }
@@ -185,17 +196,11 @@ impl TrainingStack {
         self.models.mlp(Module::Cardinality).forward(states.select(0, self.models.indices(&batch.labelled)))
     }
 
-    /// The weighted pinball loss of the three quantiles (Koenker & Bassett, Econometrica 1978), in `ln` units.
+    /// The weighted pinball loss of the three quantiles.
     pub fn loss(&self, batch: &Batch) -> Tensor<1> {
-        let raw = self.head(batch);
         let labels = batch.labelled.len();
-        let column = |index: usize| raw.clone().slice_dim(1, index..index + 1);
-        let median = column(0);
-        let lower = median.clone() - softplus(column(1), 1.0);
-        let upper = median.clone() + softplus(column(2), 1.0);
-        let error = self.models.constant(&batch.residuals, [labels, 1]) - Tensor::cat(vec![lower, median, upper], 1);
-        let quantiles = self.models.constant(&self.config.quantiles, [1, HEAD_OUTPUTS]);
-        let pinball = error.clone() * quantiles + relu(-error); // [L, 3]
+        let residuals = self.models.constant(&batch.residuals, [labels, 1]);
+        let pinball = self.models.pinball(&self.head(batch), residuals, &self.config.quantiles); // [L, 3]
         (pinball * self.models.constant(&batch.weights, [labels, 1])).sum()
     }
 

@@ -24,10 +24,7 @@ use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, StatisticsArgs, StatisticsContext};
 
-use super::{Facts, OperatorKind};
-
-/// Bytes assumed of a value of variable length.
-const VARIABLE_BYTES: usize = 24;
+use super::{Facts, OperatorKind, row_width};
 
 /// What an operator does, and what it says of itself.
 pub(super) fn of(plan: &dyn ExecutionPlan) -> (OperatorKind, Facts) {
@@ -45,7 +42,7 @@ pub(super) fn of(plan: &dyn ExecutionPlan) -> (OperatorKind, Facts) {
 }
 
 fn width(schema: &Schema) -> f32 {
-    schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(VARIABLE_BYTES)).sum::<usize>() as f32
+    row_width(schema) as f32
 }
 
 fn is_variable(data_type: &DataType) -> bool {

@@ -15,9 +15,9 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
 };
 use relata_featurize::join_graph::{JoinGraph, RelationSet, is_volatile};
+use relata_featurize::physical::row_width;
 
 use super::enumerate::JoinTree;
-use crate::statistics::row_width;
 
 /// The right side of a left outer, semi, anti or mark join.
 #[derive(Debug, Clone)]

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::ExpertStack;
 use relata_experts::answers::AnswerConfig;
 use relata_experts::train::answers::{AnswerCorpus, AnswerFitConfig, fit, write};
 use relata_experts::train::curve;
+
+use crate::Follower;
 
 /// Options of the fit.
 #[derive(Debug, clap::Args)]
@@ -69,21 +70,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         sizes.shape().parameter_count(),
         config.steps,
     );
-    let bar = ProgressBar::new(config.steps)
-        .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?);
-    let mut points = vec![];
+    let mut follower = Follower::new(config.steps)?;
     let quantiles = stack.config().quantiles;
-    let fitted = fit(&corpus, &sizes, &config, &Device::default().autodiff(), quantiles, |point| {
-        points.push(*point);
-        bar.set_position(point.step);
-        if let Some(score) = point.held_out {
-            bar.suspend(|| println!("step {}, training loss {:.4}, held out {score:.4}", point.step, point.loss));
-        }
-    })?;
-    bar.finish_and_clear();
-    std::fs::create_dir_all(&arguments.checkpoint)?;
-    std::fs::write(arguments.checkpoint.join("curve.csv"), curve::to_csv(&points))?;
-    curve::plot(&points, curve::ANSWERS, &arguments.checkpoint.join("curve.svg"))?;
+    let fitted = fit(&corpus, &sizes, &config, &Device::default().autodiff(), quantiles, |point| follower.step(point))?;
+    follower.finish(curve::ANSWERS, &arguments.checkpoint)?;
     let manifest = write(&arguments.output, &stack, &corpus, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", manifest.steps, arguments.output.display());
     for (form, [sample, head]) in ["means", "smallest", "largest"].iter().zip(&manifest.errors) {

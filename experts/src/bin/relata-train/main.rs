@@ -6,7 +6,11 @@ mod data;
 mod physical;
 mod plans;
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use relata_experts::train::curve::{self, Point};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,6 +40,36 @@ fn main() -> anyhow::Result<()> {
         Stage::Plans(arguments) => plans::run(&arguments),
         Stage::Answers(arguments) => answers::run(&arguments),
         Stage::Physical(arguments) => physical::run(&arguments),
+    }
+}
+
+/// The progress of a stage that takes minutes and starts anew: a bar, the scores, and at the end the curve.
+struct Follower {
+    bar: ProgressBar,
+    points: Vec<Point>,
+}
+
+impl Follower {
+    fn new(steps: u64) -> anyhow::Result<Self> {
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?;
+        Ok(Self { bar: ProgressBar::new(steps).with_style(style), points: vec![] })
+    }
+
+    fn step(&mut self, point: &Point) {
+        self.points.push(*point);
+        self.bar.set_position(point.step);
+        if let Some(score) = point.held_out {
+            let (step, loss) = (point.step, point.loss);
+            self.bar.suspend(|| println!("step {step}, training loss {loss:.4}, held out {score:.4}"));
+        }
+    }
+
+    /// Writes the curve to `folder`; `labels` say what it shows.
+    fn finish(self, labels: [&str; 2], folder: &Path) -> anyhow::Result<()> {
+        self.bar.finish_and_clear();
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join("curve.csv"), curve::to_csv(&self.points))?;
+        Ok(curve::plot(&self.points, labels, &folder.join("curve.svg"))?)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::train::curve;
 use relata_experts::train::physical::{Executed, PhysicalCorpus, PhysicalFitConfig, fit, write};
+
+use crate::Follower;
 
 /// Options of the fit.
 #[derive(Debug, clap::Args)]
@@ -47,25 +48,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         count(&corpus.held_out),
         config.steps,
     );
-    let bar = ProgressBar::new(config.steps)
-        .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?);
-    let mut points = vec![];
-    let fitted = fit(&corpus, &config, &Device::default().autodiff(), |point| {
-        points.push(*point);
-        bar.set_position(point.step);
-        if let Some(score) = point.held_out {
-            bar.suspend(|| println!("step {}, training loss {:.4}, held out {score:.4}", point.step, point.loss));
-        }
-    })?;
-    bar.finish_and_clear();
-    std::fs::create_dir_all(&arguments.checkpoint)?;
-    std::fs::write(arguments.checkpoint.join("curve.csv"), curve::to_csv(&points))?;
-    curve::plot(&points, curve::RUNTIMES, &arguments.checkpoint.join("curve.svg"))?;
+    let mut follower = Follower::new(config.steps)?;
+    let fitted = fit(&corpus, &config, &Device::default().autodiff(), |point| follower.step(point))?;
+    follower.finish(curve::RUNTIMES, &arguments.checkpoint)?;
     let manifest = write(&arguments.output, &corpus, &fitted, config.seed, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", manifest.steps, arguments.output.display());
     for one in &manifest.errors {
         println!(
-            "{:>9} rows: q-error at 50/90/95% {:.2?} by the cost model, {:.2?} by the expert, {:.2?} of the memory; coverage {:.3}",
+            "{:>9} rows: q-error at 50/90/95/99% {:.2?} by the cost model, {:.2?} by the expert, {:.2?} of the memory; coverage {:.3}",
             one.rows, one.cost, one.expert, one.memory, one.coverage
         );
     }
