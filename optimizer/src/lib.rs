@@ -21,7 +21,8 @@
 //!
 //! The path of one query, in the order in which to read the code: [`estimate`] turns an optimized logical plan into
 //! estimates with intervals, `join_order` orders its joins by them, `statistics` hands them to DataFusion's physical
-//! planning, `join_methods` picks the sides and methods of its joins, and `planner` drives all of it from inside DataFusion.
+//! planning, `join_methods` picks the sides and methods of its joins, `dynamic_filters` sees to it that the filters of one
+//! order of joins lose no rows, and `planner` drives all of it from inside DataFusion.
 //! `profiles` keeps the profiles of the tables, `synopses` their samples joined along foreign keys, and `maintenance` renews,
 //! lists and forgets them. `explain` shows the estimates, in EXPLAIN and next to DataFusion's own.
 //! `runtime` predicts how long a physical plan takes on the machine.
@@ -37,6 +38,7 @@ mod answer;
 pub mod cli;
 pub mod config;
 pub mod counters;
+mod dynamic_filters;
 pub mod error;
 pub mod estimate;
 mod explain;

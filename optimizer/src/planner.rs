@@ -31,6 +31,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::config::RelataConfig;
 use crate::counters::count;
+use crate::dynamic_filters::{self, CheckedPushdown};
 use crate::join_methods::{self, JoinMethods};
 use crate::optimizer::Relata;
 use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
@@ -105,9 +106,6 @@ impl QueryPlanner for RelataQueryPlanner {
         } else {
             (plan.clone(), None)
         };
-        if known.is_none() && !explains {
-            return self.plan_inside(&ordered, session).await;
-        }
         let mut planning = PlanningSession::new(session, known, config, &self.relata);
         if !explains {
             return self.plan_inside(&ordered, &planning).await;
@@ -141,7 +139,7 @@ pub(crate) struct PlanningSession<'a> {
 }
 
 impl<'a> PlanningSession<'a> {
-    /// Without rows it is the given session.
+    /// Without rows it only checks what dynamic filters land on.
     pub(crate) fn new(
         inner: &'a dyn Session,
         known: Option<QueryRows>,
@@ -155,6 +153,9 @@ impl<'a> PlanningSession<'a> {
             rules: inner.physical_optimizers().to_vec(),
             table_options: inner.table_options().clone(),
         };
+        for rule in session.rules.iter_mut().filter(|rule| rule.name() == dynamic_filters::CHECKED) {
+            *rule = Arc::new(CheckedPushdown(Arc::clone(rule)));
+        }
         let Some(known) = known else { return session };
         let options = session.config.options_mut();
         options.optimizer.use_statistics_registry = true;
