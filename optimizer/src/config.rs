@@ -22,8 +22,8 @@ extensions_options! {
         pub minimum_gain: f64, default = 1.5
         /// Cost of the query's own order, in the cost model's unit, below which it is left as it is: nanoseconds by default.
         pub minimum_cost: f64, default = 1_000_000.0
-        /// Cost of a query by the analytical estimates, in the cost model's unit, below which the experts are not asked to plan
-        /// it: they take longer than they gain. 0 always asks them.
+        /// Cost of the best plan by the analytical estimates, in the cost model's unit, below which the experts are not asked:
+        /// they take longer than they gain. 0 always asks them.
         pub expert_cost: f64, default = 20_000_000.0
         /// Whether orders are chosen by the expected rows of their joins, over the intervals, instead of by the medians.
         pub expected_cost: bool, default = false

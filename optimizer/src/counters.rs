@@ -28,6 +28,10 @@ macro_rules! counters {
             pub(crate) fn values(&self) -> CounterValues {
                 CounterValues { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
+
+            pub(crate) fn add(&self, values: CounterValues) {
+                $(self.$name.fetch_add(values.$name, Ordering::Relaxed);)*
+            }
         }
     };
 }

@@ -30,8 +30,9 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
 use crate::config::RelataConfig;
-use crate::counters::count;
+use crate::counters::{Counters, count};
 use crate::dynamic_filters::{self, CheckedPushdown};
+use crate::estimate::Estimator;
 use crate::join_methods::{self, JoinMethods};
 use crate::optimizer::Relata;
 use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
@@ -61,21 +62,37 @@ impl RelataQueryPlanner {
         }
     }
 
-    /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes.
+    /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes. The experts are asked
+    /// where the best plan without them takes long enough to be worth their time.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
-        let model = self.relata.cost_model.as_ref();
+        let counted = Counters::default();
         let mut estimator = self.relata.estimator();
-        if config.expert_cost > 0.0 && estimator.experts.is_some() {
-            // What is soon done is not worth the experts' time.
-            let experts = estimator.experts.take();
-            let cost = QueryRows::new(&estimator, model, explain::explained(plan).map_or(plan, |query| query.as_ref()));
-            if cost.and_then(|known| known.cost()).is_none_or(|cost| cost >= config.expert_cost) {
-                estimator.ask(experts);
+        if config.expert_cost > 0.0 && config.statistics && estimator.experts.is_some() {
+            let (experts, counters) = (estimator.experts.take(), estimator.counters);
+            estimator.counters = &counted;
+            let (ordered, known) = self.order_by(&estimator, config, partitions, plan);
+            let cost = known.as_ref().and_then(QueryRows::cost);
+            if known.is_none() || cost.is_some_and(|cost| cost < config.expert_cost) {
+                counters.add(counted.values());
+                return (ordered, known);
             }
+            estimator.counters = counters;
+            estimator.ask(experts);
         }
+        self.order_by(&estimator, config, partitions, plan)
+    }
+
+    fn order_by(
+        &self,
+        estimator: &Estimator<'_>,
+        config: &RelataConfig,
+        partitions: usize,
+        plan: &LogicalPlan,
+    ) -> (LogicalPlan, Option<QueryRows>) {
+        let model = self.relata.cost_model.as_ref();
         let ordered = if config.join_reordering {
-            join_order::reorder(&estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
-                count(&self.relata.counters.failures);
+            join_order::reorder(estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
+                count(&estimator.counters.failures);
                 plan.clone()
             })
         } else {
@@ -83,7 +100,7 @@ impl RelataQueryPlanner {
         };
         // EXPLAIN is planned as what it explains.
         let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
-        let known = if config.statistics { QueryRows::new(&estimator, model, query) } else { None };
+        let known = if config.statistics { QueryRows::new(estimator, model, query) } else { None };
         (ordered, known)
     }
 }
