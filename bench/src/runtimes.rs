@@ -4,7 +4,7 @@
 //! being run again. The same predictions are made from estimated rows and from counted ones. The noise floor is the q-error of one
 //! repetition as a prediction of another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,16 +13,26 @@ use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::PhysicalExpert;
 use relata_experts::physical::Runtime;
+use relata_experts::train::physical::tune::{PhysicalTuneConfig, tune};
 use relata_experts::train::physical::{elapsed_us, rows};
 use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery};
 
-use crate::corpus::{Source, Workload};
+use crate::corpus::{CorpusQuery, Source, Workload};
+use crate::database::Database;
 use crate::metrics::{percentile, q_error, sorted};
+use crate::queries::{Generator, Kind};
 use crate::score::figures::table;
 use crate::trace::{ExecuteOptions, Executor};
 
 /// Bytes below which all memory counts as the same.
 const LEAST_BYTES: f64 = 65_536.0;
+
+/// Seed of the queries to tune on, and the folder of their executions.
+const TUNING_SEED: u64 = 7_000;
+const TUNING: &str = "tuning";
+
+/// DataFusion's default rows of a batch.
+const DEFAULT_BATCH: u32 = 8192;
 
 /// Microseconds that an operator takes at least to be scored.
 const LEAST_OPERATOR_US: f64 = 100.0;
@@ -42,6 +52,9 @@ pub struct RuntimeOptions {
     /// Numbers of threads to execute with
     #[arg(long, value_delimiter = ',', default_values_t = [2])]
     pub threads: Vec<usize>,
+    /// Rows of a batch to execute with; with several settings the fastest is predicted, and all is planned by relata
+    #[arg(long, value_delimiter = ',', default_values_t = [8192])]
+    pub batch_sizes: Vec<usize>,
     /// Repetitions of an execution
     #[arg(long, default_value_t = 3)]
     pub repeat: usize,
@@ -51,6 +64,10 @@ pub struct RuntimeOptions {
     /// Folder that the executions are kept in, one folder per database
     #[arg(long, default_value = ".relata/runtimes")]
     pub output: PathBuf,
+    /// Queries of other seeds to execute per database and tune on before its queries are predicted again, half of them of each
+    /// kind
+    #[arg(long, value_name = "QUERIES", default_value_t = 0)]
+    pub tune: usize,
     /// Milliseconds that a query takes at least to be scored
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1.0)]
     pub above: f64,
@@ -63,6 +80,7 @@ struct Scored {
     noise: f64,
     cost: f64,
     estimated: f64,
+    tuned: f64,
     counted: f64,
     covered: bool,
     memory: f64,
@@ -75,65 +93,148 @@ struct Scored {
 /// When the queries or a database cannot be read, or the executions cannot be kept.
 pub fn run(options: &RuntimeOptions) -> Result<String> {
     let expert = PhysicalExpert::pretrained()?;
-    let mut scored = vec![];
+    let (mut scored, mut advised) = (vec![], vec![]);
     for workload in options.source.read(&options.kinds)? {
-        let trace = executed(options, &workload)?;
+        let queries = of_each_kind(&workload, options.limit);
+        let trace = executed(options, &workload, &options.output, &queries)?;
+        let tuned = tuned(options, &workload, &expert)?;
         for execution in &trace.executions {
             if f64::from(elapsed_us(execution)) < 1000.0 * options.above {
                 continue;
             }
             let kind = trace.queries[execution.query as usize].kind.clone();
-            scored.push(score(&expert, execution, kind)?);
+            scored.push(score([&expert, tuned.as_ref().unwrap_or(&expert)], execution, kind)?);
+        }
+        for executions in trace.executions.chunk_by(|a, b| a.query == b.query) {
+            advised.extend(advise(&expert, executions, options.above)?);
         }
     }
-    Ok(print(&scored))
+    Ok(print(&scored) + &print_advice(&advised))
 }
 
-/// The executions of a workload, from the folder or by executing it.
-fn executed(options: &RuntimeOptions, workload: &Workload) -> Result<DatabaseTrace> {
-    let folder = options.output.join(&workload.database);
+/// A query under several settings: its time under the one that is predicted to be the fastest and under the default, against that
+/// under the fastest.
+#[derive(Debug, Clone)]
+struct Advised {
+    predicted: f64,
+    default: f64,
+}
+
+/// What the predictions choose among the settings that a query was executed under; `None` for one setting, or a query that takes
+/// less than `above` milliseconds.
+fn advise(expert: &PhysicalExpert, executions: &[Execution], above: f64) -> Result<Option<Advised>> {
+    let times: Vec<f64> = executions.iter().map(|execution| f64::from(elapsed_us(execution))).collect();
+    let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
+    let widest = executions.iter().map(|execution| execution.graph.threads).max();
+    let is_default = |one: &Execution| Some(one.graph.threads) == widest && one.graph.batch_size == DEFAULT_BATCH;
+    let Some(default) = executions.iter().position(is_default) else { return Ok(None) };
+    if times.len() < 2 || times[default] < 1000.0 * above {
+        return Ok(None);
+    }
+    let mut predicted = (default, f64::INFINITY);
+    for (place, execution) in executions.iter().enumerate() {
+        let time = expert.runtime(&execution.graph, &rows(execution, false), &execution.machine)?.elapsed_us[1];
+        if time < predicted.1 {
+            predicted = (place, time);
+        }
+    }
+    Ok(Some(Advised { predicted: times[predicted.0] / fastest, default: times[default] / fastest }))
+}
+
+fn print_advice(advised: &[Advised]) -> String {
+    if advised.is_empty() {
+        return String::new();
+    }
+    let row = |name: &str, value: fn(&Advised) -> f64| {
+        let values = sorted(advised.iter().map(value).collect());
+        let mean = (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp();
+        let at = |share: f64| format!("{:.2}", percentile(&values, share));
+        vec![name.to_owned(), advised.len().to_string(), format!("{mean:.3}"), at(50.0), at(90.0), at(95.0)]
+    };
+    let rows = vec![row("predicted", |one| one.predicted), row("default", |one| one.default)];
+    let header = ["setting", "n", "geo-mean", "50%", "90%", "95%"];
+    format!("\ntimes against those under the fastest setting of each query\n{}", table(&[&header], rows))
+}
+
+/// The first `limit` queries of each kind.
+fn of_each_kind(workload: &Workload, limit: Option<usize>) -> Vec<TracedQuery> {
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let within = |query: &&CorpusQuery| {
+        let of_kind = taken.entry(query.kind.clone()).or_default();
+        *of_kind += 1;
+        limit.is_none_or(|limit| *of_kind <= limit)
+    };
+    workload.queries.iter().filter(within).map(|query| traced(&query.kind, &query.sql, query.truth)).collect()
+}
+
+fn traced(kind: &str, sql: &str, rows: f64) -> TracedQuery {
+    TracedQuery { kind: kind.to_owned(), sql: sql.to_owned(), joined: rows, rows, answer: None }
+}
+
+/// The expert tuned on queries that the corpus has not, where tuning is asked for and helps.
+fn tuned(options: &RuntimeOptions, workload: &Workload, expert: &PhysicalExpert) -> Result<Option<PhysicalExpert>> {
+    if options.tune == 0 {
+        return Ok(None);
+    }
+    let database = Database::from_folder(&workload.folder)?;
+    let mut generator = Generator::new(&database, TUNING_SEED);
+    let mut queries: Vec<TracedQuery> = vec![];
+    for kind in [Kind::Seed, Kind::Hard] {
+        let found = (0..10 * options.tune).filter_map(|_| generator.query(kind));
+        let unseen = found.filter(|query| workload.queries.iter().all(|other| other.sql != query.sql));
+        queries.extend(unseen.take(options.tune / 2).map(|query| traced(&kind.to_string(), &query.sql, 0.0)));
+    }
+    let trace = executed(options, workload, &options.output.join(TUNING), &queries)?;
+    let tuned = tune(expert, &trace.executions, &PhysicalTuneConfig::default(), |_, _| ())?;
+    Ok(tuned.accepted().then_some(tuned.expert))
+}
+
+/// The executions of queries over a workload's database, from the folder or by executing them.
+fn executed(
+    options: &RuntimeOptions,
+    workload: &Workload,
+    output: &Path,
+    queries: &[TracedQuery],
+) -> Result<DatabaseTrace> {
+    let folder = output.join(&workload.database);
     if folder.is_dir() {
         return Ok(DatabaseTrace::read(&folder)?);
     }
     let how = ExecuteOptions {
         threads: options.threads.clone(),
-        batch_sizes: vec![8192],
+        batch_sizes: options.batch_sizes.clone(),
         repeat: options.repeat,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
+        by_turns: options.threads.len() * options.batch_sizes.len() == 1,
     };
     let executor = Executor::over(&workload.folder, None, &how)?;
     let mut trace = DatabaseTrace { name: workload.database.clone(), ..DatabaseTrace::default() };
-    let mut taken: HashMap<&str, usize> = HashMap::new();
-    let bar = ProgressBar::new(workload.queries.len() as u64);
+    let bar = ProgressBar::new(queries.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} queries  {elapsed}  {msg}")?);
     bar.set_message(workload.database.clone());
-    for query in &workload.queries {
+    for query in queries {
         bar.inc(1);
-        let of_kind = taken.entry(&query.kind).or_default();
-        *of_kind += 1;
-        if options.limit.is_some_and(|limit| *of_kind > limit) {
-            continue;
-        }
         match executor.execute(trace.queries.len() as u32, &query.sql) {
             Ok(executions) => {
                 trace.executions.extend(executions);
-                let (kind, sql, rows) = (query.kind.clone(), query.sql.clone(), query.truth);
-                trace.queries.push(TracedQuery { kind, sql, joined: rows, rows, answer: None });
+                trace.queries.push(query.clone());
             }
-            Err(error) => bar.println(format!("{}: {error:#}", query.id)),
+            Err(error) => bar.println(format!("{}: {error:#}", query.sql)),
         }
     }
     bar.finish_and_clear();
-    std::fs::create_dir_all(&options.output)?;
+    std::fs::create_dir_all(output)?;
     trace.write(&folder)?;
     Ok(trace)
 }
 
-fn score(expert: &PhysicalExpert, execution: &Execution, kind: String) -> Result<Scored> {
-    let predict = |counted: bool| -> Result<Runtime> {
+/// Scores what the experts, the second of which is tuned, say of an execution.
+fn score([expert, tuned]: [&PhysicalExpert; 2], execution: &Execution, kind: String) -> Result<Scored> {
+    let predict = |expert: &PhysicalExpert, counted: bool| -> Result<Runtime> {
         Ok(expert.runtime(&execution.graph, &rows(execution, counted), &execution.machine)?)
     };
-    let (estimated, counted) = (predict(false)?, predict(true)?);
+    let (estimated, counted) = (predict(expert, false)?, predict(expert, true)?);
+    let tuned = predict(tuned, false)?.elapsed_us[1];
     let truth = f64::from(elapsed_us(execution));
     let [first, second] = [0, 1].map(|place| f64::from(*execution.execution_us.get(place).unwrap_or(&1.0)));
     let bytes = (execution.peak_bytes as f64).max(LEAST_BYTES);
@@ -148,6 +249,7 @@ fn score(expert: &PhysicalExpert, execution: &Execution, kind: String) -> Result
         noise: q_error(first, second),
         cost: q_error(estimated.cost_us, truth),
         estimated: q_error(estimated.elapsed_us[1], truth),
+        tuned: q_error(tuned, truth),
         counted: q_error(counted.elapsed_us[1], truth),
         covered: (estimated.elapsed_us[0]..=estimated.elapsed_us[2]).contains(&truth),
         memory: q_error(estimated.peak_bytes[1].max(LEAST_BYTES), bytes),
@@ -165,6 +267,7 @@ fn print(scored: &[Scored]) -> String {
         "noise floor",
         "cost model",
         "expert",
+        "tuned",
         "expert, counted rows",
         "coverage",
         "memory",
@@ -185,6 +288,7 @@ fn print(scored: &[Scored]) -> String {
             of(&|one| one.noise),
             of(&|one| one.cost),
             of(&|one| one.estimated),
+            of(&|one| one.tuned),
             of(&|one| one.counted),
             format!("{:.0}%", 100.0 * covered as f64 / members.len().max(1) as f64),
             of(&|one| one.memory),

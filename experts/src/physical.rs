@@ -207,6 +207,17 @@ impl PhysicalExpert {
         })
     }
 
+    /// The flat parameter vector, as [`Self::from_parameters`] takes it.
+    pub fn parameters(&self) -> Vec<f32> {
+        let mlps = [&self.operator, &self.time, &self.runtime, &self.memory];
+        mlps.into_iter().flat_map(Mlp::parameters).collect()
+    }
+
+    /// The calibration of the intervals of times and memory.
+    pub fn conformal(&self) -> &[ConformalOffset] {
+        &self.conformal
+    }
+
     /// The sizes and the cost model.
     pub fn config(&self) -> &PhysicalConfig {
         &self.config

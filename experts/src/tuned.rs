@@ -4,8 +4,10 @@ use relata_featurize::graph::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::config::ParameterShape;
 use crate::error::ExpertsError;
 use crate::heads::ConformalOffset;
+use crate::physical::PhysicalExpert;
 use crate::stack::ExpertStack;
 use crate::weights::{sha256, to_bytes, verified};
 
@@ -46,7 +48,7 @@ pub struct TunedManifest {
     pub base_sha256: String,
     /// [`LAYOUT_VERSION`] of the graphs they were tuned on.
     pub layout_version: u32,
-    /// Calibration of the interval, per [`crate::heads::join_bucket`].
+    /// Calibration of the intervals: per [`crate::heads::join_bucket`], or of times and memory.
     pub conformal: Vec<ConformalOffset>,
     /// Executed queries that they were tuned on.
     pub queries: usize,
@@ -66,15 +68,7 @@ impl ExpertStack {
     /// Damage, another checksum than the manifest's, another feature layout, weights tuned from others than these, tensors
     /// that do not fit or are not finite.
     pub fn with_tuned(&self, weights: &[u8], manifest: &[u8]) -> Result<Self> {
-        let tuned: TunedManifest = serde_json::from_slice(manifest)?;
-        if tuned.layout_version != LAYOUT_VERSION {
-            return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: tuned.layout_version });
-        }
-        let base = self.sha256();
-        if tuned.base_sha256 != base {
-            return Err(ExpertsError::Base { expected: base, found: tuned.base_sha256 });
-        }
-        let parameters = verified(weights, &tuned.sha256, &self.config().parameters())?;
+        let (tuned, parameters) = read(weights, manifest, self.sha256(), &self.config().parameters())?;
         let mut stack = Self::from_parameters(self.data().clone(), self.config(), &parameters, &tuned.conformal)?;
         stack.tuned = Some(tuned);
         Ok(stack)
@@ -86,16 +80,7 @@ impl ExpertStack {
     ///
     /// [`ExpertsError::Manifest`] for figures that are not finite.
     pub fn to_tuned(&self, base: &Self, report: &TunedManifest) -> Result<(Vec<u8>, Vec<u8>)> {
-        let weights = to_bytes(&self.config().parameters(), &self.parameters())?;
-        let manifest = TunedManifest {
-            sha256: sha256(&weights),
-            base_sha256: base.sha256(),
-            layout_version: LAYOUT_VERSION,
-            conformal: self.conformal().to_vec(),
-            ..report.clone()
-        };
-        let manifest = serde_json::to_vec_pretty(&manifest)?;
-        Ok((weights, manifest))
+        write(&self.parameters(), &self.config().parameters(), self.conformal(), base.sha256(), report)
     }
 
     /// What the weights were tuned on, where they were.
@@ -106,9 +91,67 @@ impl ExpertStack {
     /// SHA-256 of the weights, hexadecimal: that of their file, where they were loaded from one.
     fn sha256(&self) -> String {
         let file = self.manifest().map(|manifest| manifest.sha256.clone());
-        let bytes = || self.parameters().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        file.unwrap_or_else(|| sha256(&bytes()))
+        file.unwrap_or_else(|| sha256_of(&self.parameters()))
     }
+}
+
+impl PhysicalExpert {
+    /// This expert with weights that were tuned from its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`ExpertStack::with_tuned`].
+    pub fn with_tuned(&self, weights: &[u8], manifest: &[u8]) -> Result<Self> {
+        let shapes = self.config().parameters();
+        let (tuned, parameters) = read(weights, manifest, sha256_of(&self.parameters()), &shapes)?;
+        Self::from_parameters(self.config(), &parameters, &tuned.conformal)
+    }
+
+    /// The weight file and the manifest of this expert, tuned from `base`; of `report` only the figures are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`ExpertStack::to_tuned`].
+    pub fn to_tuned(&self, base: &Self, report: &TunedManifest) -> Result<(Vec<u8>, Vec<u8>)> {
+        let base = sha256_of(&base.parameters());
+        write(&self.parameters(), &self.config().parameters(), self.conformal(), base, report)
+    }
+}
+
+fn sha256_of(parameters: &[f32]) -> String {
+    sha256(&parameters.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+/// The manifest and the parameters of weights that were tuned from those of checksum `base`.
+fn read(weights: &[u8], manifest: &[u8], base: String, shapes: &[ParameterShape]) -> Result<(TunedManifest, Vec<f32>)> {
+    let tuned: TunedManifest = serde_json::from_slice(manifest)?;
+    if tuned.layout_version != LAYOUT_VERSION {
+        return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: tuned.layout_version });
+    }
+    if tuned.base_sha256 != base {
+        return Err(ExpertsError::Base { expected: base, found: tuned.base_sha256 });
+    }
+    let parameters = verified(weights, &tuned.sha256, shapes)?;
+    Ok((tuned, parameters))
+}
+
+/// The weight file and the manifest of tuned parameters.
+fn write(
+    parameters: &[f32],
+    shapes: &[ParameterShape],
+    conformal: &[ConformalOffset],
+    base_sha256: String,
+    report: &TunedManifest,
+) -> Result<(Vec<u8>, Vec<u8>)> {
+    let weights = to_bytes(shapes, parameters)?;
+    let manifest = TunedManifest {
+        sha256: sha256(&weights),
+        base_sha256,
+        layout_version: LAYOUT_VERSION,
+        conformal: conformal.to_vec(),
+        ..report.clone()
+    };
+    Ok((weights, serde_json::to_vec_pretty(&manifest)?))
 }
 
 #[cfg(test)]

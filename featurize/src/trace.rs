@@ -13,6 +13,7 @@ use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::ipc::reader::FileReader;
 use datafusion::arrow::ipc::writer::FileWriter;
 use datafusion::error::DataFusionError;
+use serde::{Deserialize, Serialize};
 
 use crate::answer::AnswerForm;
 use crate::graph::{FeatureGraph, LAYOUT_VERSION};
@@ -69,9 +70,9 @@ pub struct LabelledAnswer {
 }
 
 /// An executed physical plan with what was measured of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
-    /// Index of the query in the trace.
+    /// Index of the query in the trace, or another number that only executions of the same query have.
     pub query: u32,
     /// The machine, measured shortly before.
     pub machine: Resources,
@@ -79,7 +80,7 @@ pub struct Execution {
     pub planning_us: Vec<f32>,
     /// Time from physical plan to the last row, in microseconds, of every repetition.
     pub execution_us: Vec<f32>,
-    /// The most bytes that its operators had reserved at a time, over all repetitions.
+    /// The most bytes that its operators had reserved at a time, over all repetitions; 0 where that is not known.
     pub peak_bytes: u64,
     /// The plan.
     pub graph: PhysicalGraph,

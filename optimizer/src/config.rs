@@ -24,12 +24,15 @@ extensions_options! {
         pub minimum_cost: f64, default = 1_000_000.0
         /// Cost of the best plan by the analytical estimates, in the cost model's unit, below which the experts are not asked:
         /// they take longer than they gain. 0 always asks them.
-        pub expert_cost: f64, default = 20_000_000.0
+        pub expert_cost: f64, default = 100_000_000.0
         /// Whether orders are chosen by the expected rows of their joins, over the intervals, instead of by the medians.
         pub expected_cost: bool, default = false
         /// Predicted cost, in the cost model's unit, that every partition of a plan must have at least: plans with less to do run
         /// in fewer partitions than `datafusion.execution.target_partitions`. 0 always leaves it as it is.
         pub partition_cost: f64, default = 4_000_000.0
+        /// Executed queries that are kept in the profile directory for `relata tune`, the last of them: their plans with the rows and
+        /// times of the operators, without names, constants or data. 0 records none.
+        pub record: usize, default = 0
         /// Pairs of relation sets that join enumeration looks at before it goes on greedily; a chain of 18 relations, a star of
         /// 9 and a clique of 7 are within the default.
         pub enumeration_budget: usize, default = 1_100

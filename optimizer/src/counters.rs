@@ -75,6 +75,18 @@ counters! {
     failures
 }
 
+impl CounterValues {
+    /// What is counted of a query that was planned twice, the second time from the first order.
+    pub(crate) fn refined(self, second: Self) -> Self {
+        let regions = if second.reordered > self.reordered { second } else { self };
+        Self {
+            failures: self.failures + second.failures,
+            expert_failures: self.expert_failures + second.expert_failures,
+            ..regions
+        }
+    }
+}
+
 /// Counts one.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);

@@ -38,17 +38,14 @@ pub(crate) fn explained(plan: &LogicalPlan) -> Option<&Arc<LogicalPlan>> {
     }
 }
 
-/// Physical rules, with those among them that show the estimates of the plan that is explained, and what `clock` says of it.
+/// Physical rules, with those among them that show the estimates of a query, and what `clock` says of it.
 pub(crate) fn rules(
     estimator: &Estimator<'_>,
-    plan: &LogicalPlan,
+    query: &LogicalPlan,
     clock: Option<Clock>,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    match explained(plan) {
-        Some(explained) => rules::showing(PlaceEstimates::new(estimator, explained), clock, rules),
-        None => rules,
-    }
+    rules::showing(PlaceEstimates::new(estimator, query), clock, rules)
 }
 
 /// The estimates of an explained plan's operators, inputs before what reads them.

@@ -25,7 +25,7 @@
 //! order of joins lose no rows, and `planner` drives all of it from inside DataFusion.
 //! `profiles` keeps the profiles of the tables, `synopses` their samples joined along foreign keys, and `maintenance` renews,
 //! lists and forgets them. `explain` shows the estimates, in EXPLAIN and next to DataFusion's own.
-//! `runtime` predicts how long a physical plan takes on the machine.
+//! `runtime` predicts how long a physical plan takes on the machine, `recorded` keeps how long it took.
 //! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
 //! those of maintenance.
 //! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
@@ -49,6 +49,7 @@ mod optimizer;
 mod planner;
 mod profiles;
 mod random_rows;
+mod recorded;
 mod runtime;
 mod sql;
 mod statistics;

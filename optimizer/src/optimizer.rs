@@ -30,6 +30,7 @@ use crate::estimate::{Estimator, KnownRows, PlanEstimate};
 use crate::join_order::{Considered, CostModel, ExecutionTime, JoinOrder};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
+use crate::recorded::Record;
 use crate::synopses::{ForeignKey, SynopsesReport};
 use crate::{RelataError, Result, estimate, explain, join_order, sql};
 
@@ -51,6 +52,7 @@ pub struct Relata {
     pub(crate) profiles: Arc<ProfileStore>,
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) record: Arc<Record>,
     known: Option<Arc<dyn KnownRows>>,
     foreign_keys: Arc<Vec<ForeignKey>>,
     pub(crate) cost_model: Arc<dyn CostModel>,
@@ -92,6 +94,7 @@ impl Relata {
             profiles: Arc::default(),
             config: RelataConfig::default(),
             counters: Arc::default(),
+            record: Arc::default(),
             known: None,
             foreign_keys: Arc::default(),
             cost_model: Arc::new(ExecutionTime::default()),

@@ -35,6 +35,7 @@ use crate::dynamic_filters::{self, CheckedPushdown};
 use crate::estimate::Estimator;
 use crate::join_methods::{self, JoinMethods};
 use crate::optimizer::Relata;
+use crate::runtime::EstimatedPlan;
 use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
 use crate::{explain, join_order};
 
@@ -63,23 +64,25 @@ impl RelataQueryPlanner {
     }
 
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes. The experts are asked
-    /// where the best plan without them takes long enough to be worth their time.
+    /// where the best plan without them takes long enough to be worth their time, and leave that plan where another is predicted
+    /// to be clearly better.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
-        let counted = Counters::default();
         let mut estimator = self.relata.estimator();
-        if config.expert_cost > 0.0 && config.statistics && estimator.experts.is_some() {
-            let (experts, counters) = (estimator.experts.take(), estimator.counters);
-            estimator.counters = &counted;
-            let (ordered, known) = self.order_by(&estimator, config, partitions, plan);
-            let cost = known.as_ref().and_then(QueryRows::cost);
-            if known.is_none() || cost.is_some_and(|cost| cost < config.expert_cost) {
-                counters.add(counted.values());
-                return (ordered, known);
-            }
-            estimator.counters = counters;
-            estimator.ask(experts);
+        if config.expert_cost <= 0.0 || !config.statistics || estimator.experts.is_none() {
+            return self.order_by(&estimator, config, partitions, plan);
         }
-        self.order_by(&estimator, config, partitions, plan)
+        let (experts, counters) = (estimator.experts.take(), estimator.counters);
+        let (first, second) = (Counters::default(), Counters::default());
+        estimator.counters = &first;
+        let (mut ordered, mut known) = self.order_by(&estimator, config, partitions, plan);
+        let cost = known.as_ref().and_then(QueryRows::cost);
+        if known.is_some() && cost.is_none_or(|cost| cost >= config.expert_cost) {
+            estimator.counters = &second;
+            estimator.ask(experts);
+            (ordered, known) = self.order_by(&estimator, config, partitions, &ordered);
+        }
+        counters.add(first.values().refined(second.values()));
+        (ordered, known)
     }
 
     fn order_by(
@@ -109,8 +112,10 @@ impl RelataQueryPlanner {
 impl QueryPlanner for RelataQueryPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let config = RelataConfig::of(session.config_options()).unwrap_or(&self.relata.config);
-        let explains = config.explain && explain::explained(plan).is_some();
-        if !config.enabled || !(explains || has_join(plan)) {
+        let explained = explain::explained(plan);
+        let explains = config.explain && explained.is_some();
+        let records = config.record > 0 && explained.is_none();
+        if !config.enabled || !(explains || records || has_join(plan)) {
             return self.plan_inside(plan, session).await;
         }
         let (ordered, known) = if has_join(plan) {
@@ -124,13 +129,20 @@ impl QueryPlanner for RelataQueryPlanner {
             (plan.clone(), None)
         };
         let mut planning = PlanningSession::new(session, known, config, &self.relata);
-        if !explains {
+        if !(explains || records) {
             return self.plan_inside(&ordered, &planning).await;
         }
-        let clock = self.relata.clock().await;
-        planning.rules = explain::rules(&self.relata.estimator(), &ordered, clock, planning.rules);
+        let clock = if explains { self.relata.clock().await } else { None };
+        let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
+        planning.rules = explain::rules(&self.relata.estimator(), query, clock, planning.rules);
         let planned = self.plan_inside(&ordered, &planning).await?;
-        Ok(explain::answered(&self.relata.estimator(), &ordered, planned))
+        if explains {
+            return Ok(explain::answered(&self.relata.estimator(), &ordered, planned));
+        }
+        let execution = &session.config_options().execution;
+        let (threads, batch_size) = (execution.target_partitions, execution.batch_size.get());
+        let estimated = EstimatedPlan::new(Arc::clone(&planned), threads, batch_size);
+        Ok(self.relata.recording(plan, estimated, config.record).await.unwrap_or(planned))
     }
 }
 

@@ -32,9 +32,11 @@ pub struct ExecuteOptions {
     pub repeat: usize,
     /// A query that takes longer is left out.
     pub timeout: Duration,
+    /// Whether queries and settings are by turns planned as relata and as DataFusion does, or all by relata.
+    pub by_turns: bool,
 }
 
-/// Executes queries over the Parquet files of one database, by turns as relata and as DataFusion plan them.
+/// Executes queries over the Parquet files of one database.
 pub struct Executor {
     settings: Vec<Setting>,
     options: ExecuteOptions,
@@ -128,7 +130,8 @@ impl Executor {
     pub fn execute(&self, query: u32, sql: &str) -> Result<Vec<Execution>> {
         let mut executions = vec![];
         for (turn, setting) in self.settings.iter().enumerate() {
-            let context = &setting.contexts[(query as usize + turn) % 2];
+            let planner = if self.options.by_turns { (query as usize + turn) % 2 } else { 0 };
+            let context = &setting.contexts[planner];
             let mut measured: Vec<Measured> = vec![];
             setting.pool.peak.store(0, Ordering::Relaxed);
             for repetition in 0..=self.options.repeat {

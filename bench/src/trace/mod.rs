@@ -310,6 +310,7 @@ fn execute(
         batch_sizes: options.batch_size.clone(),
         repeat: options.repeat,
         timeout: Duration::from_secs_f64(options.timeout),
+        by_turns: true,
     };
     let executor = Executor::new(database, folder.path(), &how)?;
     let mut executions = vec![];

@@ -26,6 +26,8 @@ use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_r
 use crate::tuned::QErrors;
 use crate::weights::{PhysicalManifest, RuntimeErrors, sha256, to_bytes};
 
+pub mod tune;
+
 /// Microseconds by which the times of operators are rounded when they are compared.
 const OPERATOR_SLACK_US: f32 = 20.0;
 
@@ -170,6 +172,8 @@ struct Sample {
     time: f32,
     /// `ln` bytes.
     memory: f32,
+    /// Weight of the bytes beside the time.
+    memory_weight: f32,
     /// Microseconds of every operator on one thread, and its share of the measured times; 0 where it was not measured.
     operators: Vec<(f32, f32)>,
 }
@@ -194,6 +198,7 @@ impl Sample {
             levels,
             time: (elapsed_us(execution) / slowness).ln(),
             memory: (execution.peak_bytes as f64 + crate::physical::LEAST_BYTES).ln() as f32,
+            memory_weight: MEMORY_WEIGHT,
             operators: times.into_iter().map(|time| (time, time / all)).collect(),
         }
     }
@@ -218,9 +223,10 @@ struct Batch {
     shares: Vec<f32>,
     times: Vec<f32>,
     weights: Vec<f32>,
-    /// By plan: `ln` of the bytes held, of the time and of the memory. `[P]`
+    /// By plan: `ln` of the bytes held, of the time and of the memory, and the weights of both. `[P]`
     held: Vec<f32>,
     targets: [Vec<f32>; 2],
+    head_weights: [Vec<f32>; 2],
 }
 
 impl Batch {
@@ -266,6 +272,7 @@ impl Batch {
             weights: each(&|sample, index| sample.operators[index].1),
             held: plans(&|sample| sample.input.held.ln()),
             targets: [plans(&|sample| sample.time), plans(&|sample| sample.memory)],
+            head_weights: [plans(&|_| 1.0), plans(&|sample| sample.memory_weight)],
         }
     }
 }
@@ -313,13 +320,14 @@ fn step_loss(config: &PhysicalConfig, flat: &[f32], batch: &Batch, device: &Devi
     let pinball = |head: usize| {
         let (raw, base) = &output.heads[head];
         let residuals = models.constant(&batch.targets[head], [plans, 1]) - base.clone();
-        models.pinball(raw, residuals, &config.quantiles).sum()
+        let losses = models.pinball(raw, residuals, &config.quantiles);
+        (losses * models.constant(&batch.head_weights[head], [plans, 1])).sum()
     };
     let nodes = batch.plans.len();
     let times = output.operators.clone().exp().add_scalar(OPERATOR_SLACK_US).log();
     let operators =
         (times - models.constant(&batch.times, [nodes, 1])).abs() * models.constant(&batch.weights, [nodes, 1]);
-    let loss = pinball(0) + pinball(1).mul_scalar(MEMORY_WEIGHT) + operators.sum().mul_scalar(OPERATOR_WEIGHT);
+    let loss = pinball(0) + pinball(1) + operators.sum().mul_scalar(OPERATOR_WEIGHT);
     let loss = loss.div_scalar(plans as f32);
     let gradient = models.gradients(loss.backward());
     (loss.into_scalar::<f32>(), gradient)
@@ -385,13 +393,8 @@ pub fn fit(
         }
         report(&point);
     }
-    let miss = f64::from(1.0 - (config.quantiles[2] - config.quantiles[0]));
     let plain = outcomes(&PhysicalExpert::from_parameters(&config, &best, &[])?, &corpus.held_out, false)?;
-    let offset = |ends: fn(&Outcome) -> [f64; 2]| {
-        let beyond = plain.iter().map(|one| ends(one)).map(|[lower, upper]| [lower as f32, -upper as f32]);
-        conformal_offset(beyond, miss)
-    };
-    let conformal = vec![offset(|one| one.ends), offset(|one| one.memory_ends)];
+    let conformal = calibrated(&config, &plain);
     let expert = PhysicalExpert::from_parameters(&config, &best, &conformal)?;
     let errors = [("estimated", false), ("counted", true)]
         .map(|(name, counted)| Ok::<_, ExpertsError>(errors(name, &outcomes(&expert, &corpus.held_out, counted)?)));
@@ -411,21 +414,33 @@ struct Outcome {
 }
 
 fn outcomes(expert: &PhysicalExpert, executed: &[Executed], counted: bool) -> Result<Vec<Outcome>> {
-    let mut all = vec![];
-    for execution in executed.iter().flat_map(|one| &one.executions) {
+    executed.iter().flat_map(|one| &one.executions).map(|execution| Outcome::new(expert, execution, counted)).collect()
+}
+
+impl Outcome {
+    fn new(expert: &PhysicalExpert, execution: &Execution, counted: bool) -> Result<Self> {
         let said = expert.runtime(&execution.graph, &rows(execution, counted), &execution.machine)?;
         let truth = f64::from(elapsed_us(execution)).ln();
         let bytes = (execution.peak_bytes as f64 + crate::physical::LEAST_BYTES).ln();
         let above = |value: f64, truth: f64| value.max(f64::MIN_POSITIVE).ln() - truth;
-        all.push(Outcome {
+        Ok(Self {
             cost: above(said.cost_us, truth),
             time: above(said.elapsed_us[1], truth),
             memory: above(said.peak_bytes[1], bytes),
             ends: [above(said.elapsed_us[0], truth), above(said.elapsed_us[2], truth)],
             memory_ends: [above(said.peak_bytes[0], bytes), above(said.peak_bytes[2], bytes)],
-        });
+        })
     }
-    Ok(all)
+}
+
+/// The offsets that calibrate the intervals of times and of memory, from outcomes without any.
+fn calibrated(config: &PhysicalConfig, plain: &[Outcome]) -> Vec<ConformalOffset> {
+    let miss = f64::from(1.0 - (config.quantiles[2] - config.quantiles[0]));
+    let offset = |ends: fn(&Outcome) -> [f64; 2]| {
+        let beyond = plain.iter().map(|one| ends(one)).map(|[lower, upper]| [lower as f32, -upper as f32]);
+        conformal_offset(beyond, miss)
+    };
+    vec![offset(|one| one.ends), offset(|one| one.memory_ends)]
 }
 
 fn errors(rows: &str, outcomes: &[Outcome]) -> RuntimeErrors {

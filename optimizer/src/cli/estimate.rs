@@ -1,4 +1,4 @@
-//! `relata estimate`: row estimates with intervals for a file of queries, none of which is run.
+//! `relata estimate`: row estimates with intervals for a file of queries, none of which is run, and how long they would take.
 
 use std::path::PathBuf;
 
@@ -20,6 +20,9 @@ pub struct EstimateArgs {
     /// File of queries: JSON lines with "id" and "sql", or plain SQL, one query a line; - is standard input
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
+    /// Predict time and memory of each query on this machine as well
+    #[arg(long)]
+    runtimes: bool,
     /// File to write the answers to [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -35,6 +38,15 @@ struct Answer<'a> {
     /// DataFusion's own estimate of the same node.
     default: Option<f64>,
     planning_us: u64,
+    #[serde(flatten)]
+    runtime: Option<Runtime>,
+}
+
+/// What a query takes: 5% quantile, median and 95% quantile.
+#[derive(Debug, Serialize)]
+struct Runtime {
+    elapsed_us: [u64; 3],
+    peak_bytes: [u64; 3],
 }
 
 /// Runs the command: one line per query, in the order of the file.
@@ -51,17 +63,26 @@ pub async fn estimate(args: &EstimateArgs, options: &SessionOptions, terminal: &
             Err(reason) => Err(reason.clone()),
             Ok(sql) => {
                 let (relata, ctx, sql) = (profiled.relata.clone(), profiled.ctx.clone(), sql.clone());
-                let work = async move { Ok(relata.estimate_sql(&ctx, &sql).await?) };
+                let runtimes = args.runtimes;
+                let work = async move {
+                    let found = relata.estimate_sql(&ctx, &sql).await?;
+                    let runtime = if runtimes { Some(relata.estimate_runtime(&ctx, &sql).await?) } else { None };
+                    Ok((found, runtime))
+                };
                 isolated(work).await.map_err(|error| error.to_string())
             }
         };
-        let answer = found.map(|found| Answer {
+        let answer = found.map(|(found, runtime)| Answer {
             id,
             estimate: found.estimate,
             lower: found.lower,
             upper: found.upper,
             default: found.default,
             planning_us: found.planning.as_micros() as u64,
+            runtime: runtime.map(|runtime| Runtime {
+                elapsed_us: runtime.elapsed.map(|elapsed| elapsed.as_micros() as u64),
+                peak_bytes: runtime.peak_bytes,
+            }),
         });
         output.write(terminal, id, answer)?;
     }

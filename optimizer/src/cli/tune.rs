@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use relata_experts::train::physical::tune::{PhysicalTuneConfig, TunedPhysical};
 use relata_experts::tuned::QErrors;
 
 use super::error::{Outcome, Result};
@@ -14,6 +15,7 @@ use super::queries;
 use super::run::seconds;
 use super::session::SessionOptions;
 use super::terminal::{Terminal, table};
+use crate::Relata;
 use crate::tune::{TuneConfig, TuneProgress, TuneReport};
 
 /// Arguments of `relata tune`.
@@ -55,7 +57,7 @@ pub async fn tune(args: &TuneArgs, options: &SessionOptions, terminal: &mut Term
     let progress = terminal.progress(statements.len().min(config.queries), "executing");
     let shown = progress.clone();
     let show = Arc::new(move |at: TuneProgress| show(&shown, at));
-    let tuning = profiled.relata.tune(&profiled.ctx, &statements, &config, show).await;
+    let tuning = profiled.relata.tune(&profiled.ctx, &statements, &config, Arc::clone(&show) as _).await;
     progress.finish_and_clear();
     let tuning = tuning?;
     print(&tuning.report, unreadable, terminal)?;
@@ -65,8 +67,41 @@ pub async fn tune(args: &TuneArgs, options: &SessionOptions, terminal: &mut Term
     } else {
         terminal.line("rejected: tuning does not help on held-out queries, the weights stay as they were")?;
     }
+    let progress = terminal.progress(statements.len().min(config.queries), "timing");
+    let shown = progress.clone();
+    let show = move |at: TuneProgress| self::show(&shown, at);
+    profiled.relata.record(&profiled.ctx, &statements, &config, &show).await;
+    let mut settings = PhysicalTuneConfig::default();
+    settings.steps = args.steps.unwrap_or(settings.steps);
+    let tuned = profiled.relata.tune_runtimes(settings, show).await;
+    progress.finish_and_clear();
+    match tuned {
+        Ok(tuned) => runtimes(&profiled.relata, &tuned, terminal)?,
+        Err(error) => terminal.line(format_args!("\nthe runtimes stay as they were: {error}"))?,
+    }
     terminal.flush()?;
     Ok(Outcome::Success)
+}
+
+/// Keeps tuned runtimes where they help, and says so.
+fn runtimes(relata: &Relata, tuned: &TunedPhysical, terminal: &mut Terminal) -> Result<()> {
+    let text = compared("q-error of runtimes", &tuned.before, &tuned.after);
+    terminal.line(format_args!("\n{} recorded executions\n{text}\n", tuned.executions))?;
+    if tuned.accepted() {
+        relata.keep_runtimes(tuned)?;
+        terminal.line("accepted: the tuned runtimes are kept beside the profiles")
+    } else {
+        terminal.line("rejected: tuning does not help on held-out queries, the runtimes stay as they were")
+    }
+}
+
+/// The errors before and after tuning.
+fn compared(of: &str, before: &QErrors, after: &QErrors) -> String {
+    let row = |name: &str, errors: &QErrors| {
+        let figures = errors.percentiles.into_iter().chain([errors.mean]);
+        std::iter::once(name.to_owned()).chain(figures.map(|figure| format!("{figure:.2}"))).collect::<Vec<_>>()
+    };
+    table(&[of, "50%", "90%", "95%", "99%", "mean"], &[row("before", before)], row("tuned", after), 5)
 }
 
 fn show(bar: &ProgressBar, at: TuneProgress) {
@@ -84,12 +119,7 @@ fn print(report: &TuneReport, unreadable: usize, terminal: &mut Terminal) -> Res
     let because = report.first_skipped.as_ref().map_or_else(String::new, |reason| format!(" (the first: {reason})"));
     let late = if report.left > 0 { format!(", {} left for want of time", report.left) } else { String::new() };
     terminal.line(format_args!("{} queries learned from, {skipped} skipped{because}{late}", report.queries))?;
-    let row = |name: &str, errors: &QErrors| {
-        let figures = errors.percentiles.into_iter().chain([errors.mean]);
-        std::iter::once(name.to_owned()).chain(figures.map(|figure| format!("{figure:.2}"))).collect::<Vec<_>>()
-    };
-    let header = ["q-error", "50%", "90%", "95%", "99%", "mean"];
-    let text = table(&header, &[row("before", &report.before)], row("tuned", &report.after), 5);
+    let text = compared("q-error", &report.before, &report.after);
     terminal.line(format_args!("\n{} held-out queries\n{text}\n", report.validated))?;
     let (executing, training) = (duration(report.executing), duration(report.training));
     terminal.line(format_args!("{executing} executing, {training} training"))

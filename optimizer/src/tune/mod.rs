@@ -3,9 +3,11 @@
 //! Each query runs with counting nodes in its plan, which give the exact rows of its filtered relations, joins and groups
 //! (`counted`); those label the feature graphs that the estimate itself is made of (`label`). The experts are then tuned on
 //! them and validated on held-out queries, by [`relata_experts::train::tune`]; weights that do not help there are dropped.
+//! Predicted runtimes are tuned in the same way, on executions that were recorded (`runtimes`).
 
 mod counted;
 mod label;
+mod runtimes;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@ use relata_featurize::resources::Resources;
 use super::*;
 use crate::config::{HEAD_OUTPUTS, MlpShape};
 use crate::fixture::Noise;
+use crate::tuned::TunedManifest;
 
 fn machine() -> Resources {
     let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
@@ -141,4 +142,32 @@ fn malformed_plans_are_refused() {
     assert!(expert.runtime(&one.graph, &known, &Resources { scan: f64::NAN, ..machine() }).is_err());
     assert!(PhysicalExpert::from_parameters(&config, &vec![f32::NAN; count], &[]).is_err());
     assert!(PhysicalConfig::above(vec![]).validate().is_err());
+}
+
+#[test]
+fn tuning_learns_what_is_special_about_a_database() {
+    let config = PhysicalConfig::above(costs());
+    let shapes = config.parameters();
+    let quiet = [Module::OperatorTime, Module::Runtime, Module::Memory];
+    let expert = PhysicalExpert::from_parameters(&config, &initial_parameters(&shapes, &quiet, 1), &[]).unwrap();
+    let mut executions = executed("d", 0..120).executions;
+    for (query, execution) in executions.iter_mut().enumerate() {
+        execution.query = query as u32;
+        // Recorded without its memory.
+        execution.peak_bytes = 0;
+    }
+    let mut steps = vec![];
+    let settings = tune::PhysicalTuneConfig { folds: 3, ..tune::PhysicalTuneConfig::default() };
+    let tuned = tune::tune(&expert, &executions, &settings, |taken, all| steps.push((taken, all))).unwrap();
+    assert_eq!((steps.len(), steps.last()), (600, Some(&(600, 600))));
+    assert!(tuned.after.improves(&tuned.before) && tuned.after.mean < 1.3, "{:?} {:?}", tuned.before, tuned.after);
+    let unseen = outcomes(&tuned.expert, &[executed("d", 500..540)], false).unwrap();
+    let covered = unseen.iter().filter(|one| one.ends[0] <= 0.0 && one.ends[1] >= 0.0).count();
+    assert!(covered >= 32, "{covered} of 40");
+    assert!(tune::tune(&expert, &executions[..2], &settings, |_, _| ()).is_err());
+    // The tuned weights are read back above the expert that was tuned, and no other.
+    let (weights, manifest) = tuned.expert.to_tuned(&expert, &TunedManifest::default()).unwrap();
+    let read = expert.with_tuned(&weights, &manifest).unwrap();
+    assert_eq!((read.parameters(), read.conformal()), (tuned.expert.parameters(), tuned.expert.conformal()));
+    assert!(tuned.expert.with_tuned(&weights, &manifest).is_err());
 }
