@@ -5,7 +5,8 @@
 //! - [`trace`] puts these together into labelled feature graphs to train on, [`workload`] into files of queries with answers.
 //! - [`corpus`] reads the databases to measure on, [`score`] sets everyone's estimates against their exact answers, in the
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
-//! - [`answers`] sets approximate answers against the exact ones, [`runtimes`] predicted times against measured ones.
+//! - [`answers`] sets approximate answers against the exact ones, [`runtimes`] predicted times against measured ones,
+//!   [`layout`] advised orders of tables against what they do.
 //! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.
@@ -23,6 +24,7 @@ pub mod compare;
 pub mod corpus;
 pub mod count;
 pub mod database;
+pub mod layout;
 pub mod machine;
 pub mod marginals;
 pub mod metrics;

@@ -17,12 +17,15 @@ use relata_experts::train::physical::tune::{PhysicalTuneConfig, tune};
 use relata_experts::train::physical::{elapsed_us, rows};
 use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery};
 
+use self::trees::Trees;
 use crate::corpus::{CorpusQuery, Source, Workload};
 use crate::database::Database;
 use crate::metrics::{percentile, q_error, sorted};
 use crate::queries::{Generator, Kind};
 use crate::score::figures::table;
-use crate::trace::{ExecuteOptions, Executor};
+use crate::trace::{ExecuteOptions, Executor, Planners};
+
+mod trees;
 
 /// Bytes below which all memory counts as the same.
 const LEAST_BYTES: f64 = 65_536.0;
@@ -52,9 +55,12 @@ pub struct RuntimeOptions {
     /// Numbers of threads to execute with
     #[arg(long, value_delimiter = ',', default_values_t = [2])]
     pub threads: Vec<usize>,
-    /// Rows of a batch to execute with; with several settings the fastest is predicted, and all is planned by relata
+    /// Rows of a batch to execute with; with several settings the fastest is predicted, and relata plans all
     #[arg(long, value_delimiter = ',', default_values_t = [8192])]
     pub batch_sizes: Vec<usize>,
+    /// Execute the plans of relata and of DataFusion, instead of one of them by turns, and predict the faster
+    #[arg(long)]
+    pub both: bool,
     /// Repetitions of an execution
     #[arg(long, default_value_t = 3)]
     pub repeat: usize,
@@ -68,6 +74,9 @@ pub struct RuntimeOptions {
     /// kind
     #[arg(long, value_name = "QUERIES", default_value_t = 0)]
     pub tune: usize,
+    /// Folders of traces with executed plans, to train boosted trees on as a baseline
+    #[arg(long, value_name = "FOLDER", num_args = 1..)]
+    pub trees: Vec<PathBuf>,
     /// Milliseconds that a query takes at least to be scored
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1.0)]
     pub above: f64,
@@ -79,6 +88,7 @@ struct Scored {
     kind: String,
     noise: f64,
     cost: f64,
+    trees: Option<f64>,
     estimated: f64,
     tuned: f64,
     counted: f64,
@@ -93,6 +103,7 @@ struct Scored {
 /// When the queries or a database cannot be read, or the executions cannot be kept.
 pub fn run(options: &RuntimeOptions) -> Result<String> {
     let expert = PhysicalExpert::pretrained()?;
+    let trees = if options.trees.is_empty() { None } else { Some(Trees::train(&options.trees)?) };
     let (mut scored, mut advised) = (vec![], vec![]);
     for workload in options.source.read(&options.kinds)? {
         let queries = of_each_kind(&workload, options.limit);
@@ -103,7 +114,9 @@ pub fn run(options: &RuntimeOptions) -> Result<String> {
                 continue;
             }
             let kind = trace.queries[execution.query as usize].kind.clone();
-            scored.push(score([&expert, tuned.as_ref().unwrap_or(&expert)], execution, kind)?);
+            let experts = [&expert, tuned.as_ref().unwrap_or(&expert)];
+            let trees = trees.as_ref().map(|trees| trees.predict(execution));
+            scored.push(score(experts, trees, execution, kind)?);
         }
         for executions in trace.executions.chunk_by(|a, b| a.query == b.query) {
             advised.extend(advise(&expert, executions, options.above)?);
@@ -112,33 +125,35 @@ pub fn run(options: &RuntimeOptions) -> Result<String> {
     Ok(print(&scored) + &print_advice(&advised))
 }
 
-/// A query under several settings: its time under the one that is predicted to be the fastest and under the default, against that
-/// under the fastest.
+/// A query in several ways: its time in the one that the expert predicts to be the fastest, in that of the cost model, and as
+/// relata plans it by default, against that in the fastest.
 #[derive(Debug, Clone)]
 struct Advised {
-    predicted: f64,
+    expert: f64,
+    cost: f64,
     default: f64,
 }
 
-/// What the predictions choose among the settings that a query was executed under; `None` for one setting, or a query that takes
-/// less than `above` milliseconds.
+/// What the predictions choose among the settings and plans that a query was executed with; `None` for one alone, or a query that
+/// takes less than `above` milliseconds.
 fn advise(expert: &PhysicalExpert, executions: &[Execution], above: f64) -> Result<Option<Advised>> {
     let times: Vec<f64> = executions.iter().map(|execution| f64::from(elapsed_us(execution))).collect();
-    let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
     let widest = executions.iter().map(|execution| execution.graph.threads).max();
     let is_default = |one: &Execution| Some(one.graph.threads) == widest && one.graph.batch_size == DEFAULT_BATCH;
+    // Relata's plan comes first.
     let Some(default) = executions.iter().position(is_default) else { return Ok(None) };
     if times.len() < 2 || times[default] < 1000.0 * above {
         return Ok(None);
     }
-    let mut predicted = (default, f64::INFINITY);
-    for (place, execution) in executions.iter().enumerate() {
-        let time = expert.runtime(&execution.graph, &rows(execution, false), &execution.machine)?.elapsed_us[1];
-        if time < predicted.1 {
-            predicted = (place, time);
-        }
-    }
-    Ok(Some(Advised { predicted: times[predicted.0] / fastest, default: times[default] / fastest }))
+    let predict = |one: &Execution| expert.runtime(&one.graph, &rows(one, false), &one.machine);
+    let predicted = executions.iter().map(predict).collect::<Result<Vec<Runtime>, _>>()?;
+    let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
+    let regret = |value: fn(&Runtime) -> f64| {
+        let chosen = (0..times.len()).min_by(|&a, &b| value(&predicted[a]).total_cmp(&value(&predicted[b])));
+        times[chosen.unwrap_or(default)] / fastest
+    };
+    let (expert, cost) = (regret(|one| one.elapsed_us[1]), regret(|one| one.cost_us));
+    Ok(Some(Advised { expert, cost, default: times[default] / fastest }))
 }
 
 fn print_advice(advised: &[Advised]) -> String {
@@ -151,9 +166,10 @@ fn print_advice(advised: &[Advised]) -> String {
         let at = |share: f64| format!("{:.2}", percentile(&values, share));
         vec![name.to_owned(), advised.len().to_string(), format!("{mean:.3}"), at(50.0), at(90.0), at(95.0)]
     };
-    let rows = vec![row("predicted", |one| one.predicted), row("default", |one| one.default)];
-    let header = ["setting", "n", "geo-mean", "50%", "90%", "95%"];
-    format!("\ntimes against those under the fastest setting of each query\n{}", table(&[&header], rows))
+    let rows =
+        vec![row("expert", |one| one.expert), row("cost model", |one| one.cost), row("default", |one| one.default)];
+    let header = ["chosen by", "n", "geo-mean", "50%", "90%", "95%"];
+    format!("\n\ntimes against those in the fastest way of each query\n{}", table(&[&header], rows))
 }
 
 /// The first `limit` queries of each kind.
@@ -205,7 +221,11 @@ fn executed(
         batch_sizes: options.batch_sizes.clone(),
         repeat: options.repeat,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
-        by_turns: options.threads.len() * options.batch_sizes.len() == 1,
+        planners: match options.threads.len() * options.batch_sizes.len() {
+            _ if options.both => Planners::Both,
+            1 => Planners::Turns,
+            _ => Planners::Relata,
+        },
     };
     let executor = Executor::over(&workload.folder, None, &how)?;
     let mut trace = DatabaseTrace { name: workload.database.clone(), ..DatabaseTrace::default() };
@@ -228,8 +248,13 @@ fn executed(
     Ok(trace)
 }
 
-/// Scores what the experts, the second of which is tuned, say of an execution.
-fn score([expert, tuned]: [&PhysicalExpert; 2], execution: &Execution, kind: String) -> Result<Scored> {
+/// Scores what the experts, the second of which is tuned, and trees say of an execution.
+fn score(
+    [expert, tuned]: [&PhysicalExpert; 2],
+    trees: Option<f64>,
+    execution: &Execution,
+    kind: String,
+) -> Result<Scored> {
     let predict = |expert: &PhysicalExpert, counted: bool| -> Result<Runtime> {
         Ok(expert.runtime(&execution.graph, &rows(execution, counted), &execution.machine)?)
     };
@@ -248,6 +273,7 @@ fn score([expert, tuned]: [&PhysicalExpert; 2], execution: &Execution, kind: Str
         kind,
         noise: q_error(first, second),
         cost: q_error(estimated.cost_us, truth),
+        trees: trees.map(|trees| q_error(trees, truth)),
         estimated: q_error(estimated.elapsed_us[1], truth),
         tuned: q_error(tuned, truth),
         counted: q_error(counted.elapsed_us[1], truth),
@@ -266,6 +292,7 @@ fn print(scored: &[Scored]) -> String {
         "n",
         "noise floor",
         "cost model",
+        "boosted trees",
         "expert",
         "tuned",
         "expert, counted rows",
@@ -276,6 +303,9 @@ fn print(scored: &[Scored]) -> String {
     let row = |kind: Option<&str>| {
         let members: Vec<&Scored> = scored.iter().filter(|one| kind.is_none_or(|kind| one.kind == kind)).collect();
         let errors = |values: Vec<f64>| {
+            if values.is_empty() {
+                return "-".to_owned();
+            }
             let values = sorted(values);
             let at = |share: f64| percentile(&values, share);
             format!("{:.2} / {:.2} / {:.2}", at(50.0), at(90.0), at(95.0))
@@ -287,6 +317,7 @@ fn print(scored: &[Scored]) -> String {
             members.len().to_string(),
             of(&|one| one.noise),
             of(&|one| one.cost),
+            errors(members.iter().filter_map(|one| one.trees).collect()),
             of(&|one| one.estimated),
             of(&|one| one.tuned),
             of(&|one| one.counted),

@@ -8,10 +8,12 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use criterion::{Criterion, criterion_group, criterion_main};
 use relata_experts::config::{DataConfig, ExpertConfig};
 use relata_experts::data::context::RowContext;
-use relata_experts::{ExpertStack, fixture};
+use relata_experts::{ExpertStack, PhysicalExpert, fixture};
 use relata_featurize::graph::NodeKind;
+use relata_featurize::physical::{Facts, OperatorKind, OperatorRows, PhysicalGraph, PhysicalOperator};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::{RowSample, TableInput};
+use relata_featurize::resources::Resources;
 use relata_featurize::row_groups::MOST_GROUPS;
 
 fn experts(criterion: &mut Criterion) {
@@ -48,6 +50,38 @@ fn experts(criterion: &mut Criterion) {
     }
 }
 
+/// A prediction for a plan of ten operators: three scans with filters, two joins, an aggregation in two steps.
+fn runtime(criterion: &mut Criterion) {
+    use OperatorKind::{Aggregate, Coalesce, Filter, HashJoin, Scan};
+    let operator = |kind, inputs: &[u32], table_rows| PhysicalOperator {
+        kind,
+        inputs: inputs.iter().copied().collect(),
+        pipeline: 0,
+        facts: Facts { partitions: 2.0, width: 16.0, columns: 2.0, expressions: 1.0, table_rows, ..Facts::default() },
+    };
+    let operators = vec![
+        operator(Scan, &[], 1e4),
+        operator(Filter, &[0], 0.0),
+        operator(Scan, &[], 1e5),
+        operator(Filter, &[2], 0.0),
+        operator(HashJoin, &[1, 3], 0.0),
+        operator(Scan, &[], 1e6),
+        operator(HashJoin, &[4, 5], 0.0),
+        operator(Aggregate, &[6], 0.0),
+        operator(Coalesce, &[7], 0.0),
+        operator(Aggregate, &[8], 0.0),
+    ];
+    let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192 };
+    let rows: Vec<_> = (0..10).map(|place| OperatorRows::exact(f64::from(1000 * (place + 1)))).collect();
+    let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
+        [7.0, 1.5, 15.0, 7.0, 5.5, 60.0, 0.1, 9e4, 1.5];
+    let machine = Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 2, speedup };
+    let expert = PhysicalExpert::pretrained().unwrap();
+    criterion.bench_function("runtime of 10 operators", |bench| {
+        bench.iter(|| expert.runtime(black_box(&graph), &rows, &machine));
+    });
+}
+
 /// A table of 20 columns, some of which depend on each other.
 fn from_profile(criterion: &mut Criterion, stack: &ExpertStack, noise: &mut fixture::Noise) {
     let rows = 20_000;
@@ -79,5 +113,5 @@ fn from_profile(criterion: &mut Criterion, stack: &ExpertStack, noise: &mut fixt
     });
 }
 
-criterion_group!(benches, experts);
+criterion_group!(benches, runtime, experts);
 criterion_main!(benches);

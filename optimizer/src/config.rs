@@ -24,7 +24,7 @@ extensions_options! {
         pub minimum_cost: f64, default = 1_000_000.0
         /// Cost of the best plan by the analytical estimates, in the cost model's unit, below which the experts are not asked:
         /// they take longer than they gain. 0 always asks them.
-        pub expert_cost: f64, default = 100_000_000.0
+        pub expert_cost: f64, default = 500_000_000.0
         /// Whether orders are chosen by the expected rows of their joins, over the intervals, instead of by the medians.
         pub expected_cost: bool, default = false
         /// Predicted cost, in the cost model's unit, that every partition of a plan must have at least: plans with less to do run

@@ -25,7 +25,8 @@
 //! order of joins lose no rows, and `planner` drives all of it from inside DataFusion.
 //! `profiles` keeps the profiles of the tables, `synopses` their samples joined along foreign keys, and `maintenance` renews,
 //! lists and forgets them. `explain` shows the estimates, in EXPLAIN and next to DataFusion's own.
-//! `runtime` predicts how long a physical plan takes on the machine, `recorded` keeps how long it took.
+//! `runtime` predicts how long a physical plan takes on the machine, `advice` compares settings by it and `layout` the
+//! orders of files, `recorded` keeps how long it took.
 //! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
 //! those of maintenance.
 //! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
@@ -33,6 +34,7 @@
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
 //! DataFusion's own estimates and plan, is counted ([`Relata::counters`]) and never fails the query.
 
+mod advice;
 mod answer;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -44,6 +46,7 @@ pub mod estimate;
 mod explain;
 mod join_methods;
 pub mod join_order;
+mod layout;
 mod maintenance;
 mod optimizer;
 mod planner;
@@ -58,10 +61,12 @@ mod synopses;
 pub mod tune;
 mod tuned;
 
+pub use advice::SettingAdvice;
 pub use config::RelataConfig;
 pub use counters::CounterValues;
 pub use error::RelataError;
 pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
+pub use layout::LayoutAdvice;
 pub use maintenance::{LoadedProfile, ProfileReport};
 pub use optimizer::{QueryEstimate, Relata};
 pub use profiles::{DataVersions, ProfileSource, TableReport};

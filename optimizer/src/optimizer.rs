@@ -256,9 +256,9 @@ impl Relata {
         anew: bool,
     ) -> TableReport {
         let (profiles, counters) = (Arc::clone(&self.profiles), Arc::clone(&self.counters));
-        let own_name = name.clone();
-        let task = tokio::spawn(async move { profiles.ensure(&session, own_name, &provider, anew, &counters).await });
-        task.await.unwrap_or_else(|error| TableReport {
+        let (own_name, own) = (name.clone(), Arc::clone(&provider));
+        let task = tokio::spawn(async move { profiles.ensure(&session, own_name, &own, anew, &counters).await });
+        let report = task.await.unwrap_or_else(|error| TableReport {
             table: name,
             rows: 0,
             columns: 0,
@@ -266,7 +266,12 @@ impl Relata {
             elapsed: Duration::ZERO,
             source: ProfileSource::Built,
             error: Some(error.to_string()),
-        })
+        });
+        if let (Some(experts), Some(table)) = (self.experts.clone(), self.profiles.get(&provider)) {
+            // Nobody waits for it: a query that comes earlier makes it itself.
+            tokio::task::spawn_blocking(move || table.embedding(&experts).is_some());
+        }
+        report
     }
 
     /// Profiles the tables of `plan` that have no profile, until the time budget is spent.

@@ -238,6 +238,15 @@ fn estimate_answers_every_line_and_fails_if_one_did() {
     assert!((lines[0]["estimate"].as_f64().unwrap() - 200.0).abs() < 1.0, "{}", lines[0]);
 
     let good = folder.write("good.sql", "SELECT count(*) FROM orders;\n\n-- a remark\nSELECT 1\n");
+    let ran = folder.relata(&["estimate", "--runtimes", "--queries", good.to_str().unwrap()]).expect(0);
+    for line in ran.json_lines() {
+        for figure in ["elapsed_us", "peak_bytes"] {
+            let quantiles: Vec<u64> = line[figure].as_array().unwrap().iter().filter_map(|one| one.as_u64()).collect();
+            assert!(quantiles.len() == 3 && quantiles.is_sorted() && quantiles[2] > 0, "{line}");
+        }
+    }
+    let ran = folder.relata(&["advise", "SELECT count(*) FROM orders"]).expect(0);
+    assert!(ran.out.contains("target_partitions") && ran.out.contains("current"), "{}", ran.out);
     let answers = folder.0.path().join("answers.jsonl");
     let arguments = ["estimate", "--queries", good.to_str().unwrap(), "--output", answers.to_str().unwrap()];
     let ran = folder.relata(&arguments).expect(0);

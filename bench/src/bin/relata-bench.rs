@@ -9,6 +9,7 @@ use relata_bench::answers::{self, AnswerOptions};
 use relata_bench::baseline::fit::{self, BaselineOptions};
 use relata_bench::calibrate::{self, CalibrateOptions};
 use relata_bench::compare::{self, CompareOptions};
+use relata_bench::layout::{self, LayoutOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
 use relata_bench::prior::{self, PriorOptions};
 use relata_bench::profiling::{self, ProfilingOptions};
@@ -55,6 +56,8 @@ enum Command {
     Profile(ProfilingOptions),
     /// Time queries under DataFusion's default and under relata, in turns
     Run(RunOptions),
+    /// Compare the advised orders of tables with measured times
+    Layout(LayoutOptions),
     /// Score predicted runtimes of the corpus' queries
     Runtimes(RuntimeOptions),
     /// Measure what tuning on a database's own queries gains
@@ -116,6 +119,7 @@ async fn main() -> Result<()> {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
             println!("{}", marginals::markdown(&report));
         }
+        Command::Layout(options) => println!("{}", layout::run(&options).await?),
         Command::Runtimes(options) => {
             println!("{}", tokio::task::spawn_blocking(move || runtimes::run(&options)).await??);
         }

@@ -32,8 +32,19 @@ pub struct ExecuteOptions {
     pub repeat: usize,
     /// A query that takes longer is left out.
     pub timeout: Duration,
-    /// Whether queries and settings are by turns planned as relata and as DataFusion does, or all by relata.
-    pub by_turns: bool,
+    /// Who plans.
+    pub planners: Planners,
+}
+
+/// Who plans the queries that are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planners {
+    /// Relata.
+    Relata,
+    /// Relata and DataFusion, every query and setting.
+    Both,
+    /// Relata or DataFusion, by turns.
+    Turns,
 }
 
 /// Executes queries over the Parquet files of one database.
@@ -130,26 +141,43 @@ impl Executor {
     pub fn execute(&self, query: u32, sql: &str) -> Result<Vec<Execution>> {
         let mut executions = vec![];
         for (turn, setting) in self.settings.iter().enumerate() {
-            let planner = if self.options.by_turns { (query as usize + turn) % 2 } else { 0 };
-            let context = &setting.contexts[planner];
-            let mut measured: Vec<Measured> = vec![];
-            setting.pool.peak.store(0, Ordering::Relaxed);
-            for repetition in 0..=self.options.repeat {
-                let (context, relata, sql) = (context.clone(), self.relata.clone(), sql.to_owned());
-                let limit = self.options.timeout;
-                let run = async move { tokio::time::timeout(limit, measure(&relata, &context, &sql)).await };
-                let Ok(outcome) = setting.runtime.block_on(setting.runtime.spawn(run))? else { break };
-                let outcome = outcome?;
-                // The first one warms caches up.
-                if repetition > 0 {
-                    measured.push(outcome);
+            let planners = match self.options.planners {
+                Planners::Relata => 0..1,
+                Planners::Both => 0..2,
+                Planners::Turns => {
+                    let planner = (query as usize + turn) % 2;
+                    planner..planner + 1
                 }
-            }
-            if measured.len() == self.options.repeat {
-                executions.extend(self.summary(query, setting, measured));
+            };
+            for planner in planners {
+                executions.extend(self.measured(query, sql, setting, &setting.contexts[planner])?);
             }
         }
         Ok(executions)
+    }
+
+    /// The execution under one setting and planner; `None` where it takes too long.
+    fn measured(
+        &self,
+        query: u32,
+        sql: &str,
+        setting: &Setting,
+        context: &SessionContext,
+    ) -> Result<Option<Execution>> {
+        let mut measured: Vec<Measured> = vec![];
+        setting.pool.peak.store(0, Ordering::Relaxed);
+        for repetition in 0..=self.options.repeat {
+            let (context, relata, sql) = (context.clone(), self.relata.clone(), sql.to_owned());
+            let limit = self.options.timeout;
+            let run = async move { tokio::time::timeout(limit, measure(&relata, &context, &sql)).await };
+            let Ok(outcome) = setting.runtime.block_on(setting.runtime.spawn(run))? else { return Ok(None) };
+            let outcome = outcome?;
+            // The first one warms caches up.
+            if repetition > 0 {
+                measured.push(outcome);
+            }
+        }
+        Ok(self.summary(query, setting, measured))
     }
 
     fn summary(&self, query: u32, setting: &Setting, mut measured: Vec<Measured>) -> Option<Execution> {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::database::{Database, Role};
 use crate::profiles::Without;
 use crate::queries::{Generator, Kind};
-pub use execute::{ExecuteOptions, Executor};
+pub use execute::{ExecuteOptions, Executor, Planners};
 pub use label::{LabelledQuery, Labeller, Outcome, Skip};
 
 /// File beside the traces that says how they were made.
@@ -310,7 +310,7 @@ fn execute(
         batch_sizes: options.batch_size.clone(),
         repeat: options.repeat,
         timeout: Duration::from_secs_f64(options.timeout),
-        by_turns: true,
+        planners: Planners::Turns,
     };
     let executor = Executor::new(database, folder.path(), &how)?;
     let mut executions = vec![];

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use relata::cli::session::{STACK_BYTES, SessionOptions, parse_bytes};
 use relata::cli::terminal::Terminal;
-use relata::cli::{CliError, Outcome, answer, demo, estimate, explain, profile, run, sql, tune};
+use relata::cli::{CliError, Outcome, advise, answer, demo, estimate, explain, profile, run, sql, tune};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,6 +45,8 @@ enum Command {
     Answer(answer::AnswerArgs),
     /// Shows a plan with relata's rows and intervals next to DataFusion's
     Explain(explain::ExplainArgs),
+    /// Compares settings for a query on this machine without running it
+    Advise(advise::AdviseArgs),
     /// Runs a file of queries and times them, under one optimizer or both
     Run(run::RunArgs),
     /// Adapts the model to a database by running a file of queries, or removes what was adapted
@@ -105,6 +107,7 @@ async fn command(arguments: Arguments) -> Result<Outcome, CliError> {
         Command::Estimate(args) => estimate::estimate(&args, &options, &mut terminal).await,
         Command::Answer(args) => answer::answer(&args, &options, &mut terminal).await,
         Command::Explain(args) => explain::explain(&args, &options, &mut terminal).await,
+        Command::Advise(args) => advise::advise(&args, &options, &mut terminal).await,
         Command::Run(args) => run::run(&args, &options, &mut terminal).await,
         Command::Tune(args) => tune::tune(&args, &options, &mut terminal).await,
     }

@@ -9,6 +9,7 @@
 //!
 //! Results go to standard output and everything else to standard error, both through [`terminal::Terminal`].
 
+pub mod advise;
 pub mod answer;
 pub mod compare;
 pub mod database;
