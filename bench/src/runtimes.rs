@@ -70,8 +70,8 @@ pub struct RuntimeOptions {
     /// Folder that the executions are kept in, one folder per database
     #[arg(long, default_value = ".relata/runtimes")]
     pub output: PathBuf,
-    /// Queries of other seeds to execute per database and tune on before its queries are predicted again, half of them of each
-    /// kind
+    /// Queries of other seeds to execute per database as relata plans them, and tune on before its queries are predicted again;
+    /// half of them of each kind, without those that are predicted to take longer than the timeout
     #[arg(long, value_name = "QUERIES", default_value_t = 0)]
     pub tune: usize,
     /// Folders of traces with executed plans, to train boosted trees on as a baseline
@@ -107,7 +107,7 @@ pub fn run(options: &RuntimeOptions) -> Result<String> {
     let (mut scored, mut advised) = (vec![], vec![]);
     for workload in options.source.read(&options.kinds)? {
         let queries = of_each_kind(&workload, options.limit);
-        let trace = executed(options, &workload, &options.output, &queries)?;
+        let trace = executed(options, &workload, &options.output, &queries, None)?;
         let tuned = tuned(options, &workload, &expert)?;
         for execution in &trace.executions {
             if f64::from(elapsed_us(execution)) < 1000.0 * options.above {
@@ -200,17 +200,20 @@ fn tuned(options: &RuntimeOptions, workload: &Workload, expert: &PhysicalExpert)
         let unseen = found.filter(|query| workload.queries.iter().all(|other| other.sql != query.sql));
         queries.extend(unseen.take(options.tune / 2).map(|query| traced(&kind.to_string(), &query.sql, 0.0)));
     }
-    let trace = executed(options, workload, &options.output.join(TUNING), &queries)?;
+    let longest = Some(Duration::try_from_secs_f64(options.timeout)?);
+    let trace = executed(options, workload, &options.output.join(TUNING), &queries, longest)?;
     let tuned = tune(expert, &trace.executions, &PhysicalTuneConfig::default(), |_, _| ())?;
     Ok(tuned.accepted().then_some(tuned.expert))
 }
 
-/// The executions of queries over a workload's database, from the folder or by executing them.
+/// The executions of queries over a workload's database, from the folder or by executing them; those that are predicted to take
+/// more than `longest` are left out.
 fn executed(
     options: &RuntimeOptions,
     workload: &Workload,
     output: &Path,
     queries: &[TracedQuery],
+    longest: Option<Duration>,
 ) -> Result<DatabaseTrace> {
     let folder = output.join(&workload.database);
     if folder.is_dir() {
@@ -222,6 +225,7 @@ fn executed(
         repeat: options.repeat,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
         planners: match options.threads.len() * options.batch_sizes.len() {
+            _ if longest.is_some() => Planners::Relata,
             _ if options.both => Planners::Both,
             1 => Planners::Turns,
             _ => Planners::Relata,
@@ -234,6 +238,9 @@ fn executed(
     bar.set_message(workload.database.clone());
     for query in queries {
         bar.inc(1);
+        if longest.is_some_and(|longest| executor.predicted(&query.sql).is_none_or(|time| time > longest)) {
+            continue;
+        }
         match executor.execute(trace.queries.len() as u32, &query.sql) {
             Ok(executions) => {
                 trace.executions.extend(executions);

@@ -134,6 +134,13 @@ impl Executor {
         Ok(Self { settings, options: options.clone(), relata, machine })
     }
 
+    /// How long a query is predicted to take under the first setting; `None` where that cannot be said.
+    pub fn predicted(&self, sql: &str) -> Option<Duration> {
+        let setting = self.settings.first()?;
+        let estimate = self.relata.estimate_runtime(&setting.contexts[0], sql);
+        Some(setting.runtime.block_on(estimate).ok()?.elapsed[1])
+    }
+
     /// Executes a query under every setting; those under which it takes too long are left out.
     ///
     /// # Errors
