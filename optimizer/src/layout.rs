@@ -128,7 +128,7 @@ impl Relata {
         let sketch = &table.profile.columns[provider.schema().index_of(column).ok()?];
         let builder = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(&scan.source), None).ok()?;
         let filtered = builder.filter(conjunction(filters)?).ok()?.build().ok()?;
-        let rows = (table.profile.rows as f64).max(1.0);
+        let rows = table.profile.rows.max(1.0);
         let kept = (estimate::rows(&self.estimator(), &filtered).rows / rows).clamp(0.0, 1.0);
         let read = |unsorted: f64| (kept + unsorted + PAGE_ROWS / rows).min(1.0);
         Some(read(0.0) / read(1.0 - sketch.order.clustering))

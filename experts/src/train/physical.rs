@@ -437,7 +437,7 @@ impl Outcome {
 fn calibrated(config: &PhysicalConfig, plain: &[Outcome]) -> Vec<ConformalOffset> {
     let miss = f64::from(1.0 - (config.quantiles[2] - config.quantiles[0]));
     let offset = |ends: fn(&Outcome) -> [f64; 2]| {
-        let beyond = plain.iter().map(|one| ends(one)).map(|[lower, upper]| [lower as f32, -upper as f32]);
+        let beyond = plain.iter().map(ends).map(|[lower, upper]| [lower as f32, -upper as f32]);
         conformal_offset(beyond, miss)
     };
     vec![offset(|one| one.ends), offset(|one| one.memory_ends)]
