@@ -247,6 +247,9 @@ fn estimate_answers_every_line_and_fails_if_one_did() {
     }
     let ran = folder.relata(&["advise", "SELECT count(*) FROM orders"]).expect(0);
     assert!(ran.out.contains("target_partitions") && ran.out.contains("current"), "{}", ran.out);
+    // The tables are of one page each.
+    let ran = folder.relata(&["advise", "--queries", good.to_str().unwrap()]).expect(0);
+    assert_eq!(ran.out, "no table is predicted to be faster sorted\n");
     let answers = folder.0.path().join("answers.jsonl");
     let arguments = ["estimate", "--queries", good.to_str().unwrap(), "--output", answers.to_str().unwrap()];
     let ran = folder.relata(&arguments).expect(0);

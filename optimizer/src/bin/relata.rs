@@ -45,7 +45,7 @@ enum Command {
     Answer(answer::AnswerArgs),
     /// Shows a plan with relata's rows and intervals next to DataFusion's
     Explain(explain::ExplainArgs),
-    /// Compares settings for a query on this machine without running it
+    /// Compares settings for a query, or orders of tables for a file of queries, without running any
     Advise(advise::AdviseArgs),
     /// Runs a file of queries and times them, under one optimizer or both
     Run(run::RunArgs),
