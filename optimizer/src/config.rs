@@ -31,7 +31,7 @@ extensions_options! {
         /// in fewer partitions than `datafusion.execution.target_partitions`. 0 always leaves it as it is.
         pub partition_cost: f64, default = 4_000_000.0
         /// Executed queries that are kept in the profile directory for `relata tune`, the last of them: their plans with the rows and
-        /// times of the operators, without names, constants or data. 0 records none.
+        /// times of the operators, without names, constants or data. The first one measures the machine. 0 records none.
         pub record: usize, default = 0
         /// Pairs of relation sets that join enumeration looks at before it goes on greedily; a chain of 18 relations, a star of
         /// 9 and a clique of 7 are within the default.
