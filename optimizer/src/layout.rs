@@ -2,7 +2,8 @@
 //!
 //! A filter on the column that a Parquet file is sorted by lets a scan leave out the pages without a match. The queries are planned
 //! as they are; where a scan reads such a table, the rows and bytes that it reads are lowered to the share that is left, and the
-//! physical-plan expert predicts the plan anew. Nothing is run or rewritten.
+//! physical-plan expert predicts the plan anew. Nothing is run or rewritten. What filters on other columns lose with the order that the
+//! file has now is not counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -64,7 +64,7 @@ impl RelataQueryPlanner {
     }
 
     /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes. The experts are asked
-    /// where the best plan without them takes long enough to be worth their time, and leave that plan where another is predicted
+    /// where the best plan without them takes long enough to be worth their time, and keep that plan unless another is predicted
     /// to be clearly better.
     fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
         let mut estimator = self.relata.estimator();

@@ -71,7 +71,7 @@ pub(super) async fn execute(relata: &Relata, state: &SessionState, sql: &str, ti
     Ok(Counted { plan, rows: count.rows() })
 }
 
-/// A session to count in: without dynamic filters, with which DataFusion 55.2 returns wrong counts now and then.
+/// A session to count in: without dynamic filters, which leave out rows of the nodes that are counted.
 pub(super) fn counting_session(state: &SessionState) -> SessionState {
     let mut state = state.clone();
     state.config_mut().options_mut().optimizer.enable_dynamic_filter_pushdown = false;
