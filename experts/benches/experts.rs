@@ -73,9 +73,7 @@ fn runtime(criterion: &mut Criterion) {
     ];
     let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192 };
     let rows: Vec<_> = (0..10).map(|place| OperatorRows::exact(f64::from(1000 * (place + 1)))).collect();
-    let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
-        [7.0, 1.5, 15.0, 7.0, 5.5, 60.0, 0.1, 9e4, 1.5];
-    let machine = Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 2, speedup };
+    let machine = Resources::reference(2, 1.5);
     let expert = PhysicalExpert::pretrained().unwrap();
     criterion.bench_function("runtime of 10 operators", |bench| {
         bench.iter(|| expert.runtime(black_box(&graph), &rows, &machine));

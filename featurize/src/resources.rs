@@ -85,6 +85,12 @@ impl Resources {
     /// Features of a machine.
     pub const FEATURES: usize = TIMES + 2;
 
+    /// The machine of slowness 1, with so many threads that aggregate `speedup` times faster than one.
+    pub fn reference(threads: usize, speedup: f64) -> Self {
+        let [scan, filter, build, probe, aggregate, sort, copy, startup] = REFERENCE;
+        Self { scan, filter, build, probe, aggregate, sort, copy, startup, threads, speedup }
+    }
+
     /// Measures this machine, in less than half a second. The tasks run on the current Tokio runtime, the copies on the
     /// current thread; other work makes the machine look slower than it is.
     ///

@@ -66,9 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_setting_is_predicted_and_the_fastest_comes_first() {
-        let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
-            [7.0, 1.5, 15.0, 7.0, 5.5, 60.0, 0.1, 9e4, 1.8];
-        let machine = Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 4, speedup };
+        let machine = Resources::reference(4, 1.8);
         let relata = Relata::pretrained().unwrap().with_machine(machine);
         let builder = SessionStateBuilder::new_with_default_features()
             .with_config(SessionConfig::new().with_target_partitions(3).with_batch_size(2000));

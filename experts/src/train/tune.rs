@@ -226,7 +226,7 @@ impl<'a> Tuner<'a> {
 }
 
 /// `start` with a share of `distance`.
-fn along(start: &[f32], distance: &[f32], share: f32) -> Vec<f32> {
+pub(in crate::train) fn along(start: &[f32], distance: &[f32], share: f32) -> Vec<f32> {
     start.iter().zip(distance).map(|(start, way)| start + share * way).collect()
 }
 

@@ -9,9 +9,7 @@ use super::*;
 
 /// `sales` of 400,000 rows in a file in order of `id`, with a scattered `day`, and a small `shop`.
 async fn session() -> (SessionContext, Relata, TempDir) {
-    let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
-        [7.0, 1.5, 15.0, 7.0, 5.5, 60.0, 0.1, 9e4, 1.5];
-    let machine = Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 2, speedup };
+    let machine = Resources::reference(2, 1.5);
     let relata = Relata::pretrained().unwrap().with_machine(machine);
     let builder =
         SessionStateBuilder::new_with_default_features().with_config(SessionConfig::new().with_target_partitions(2));

@@ -7,9 +7,7 @@ use crate::fixture::Noise;
 use crate::tuned::TunedManifest;
 
 fn machine() -> Resources {
-    let [scan, filter, build, probe, aggregate, sort, copy, startup, speedup] =
-        [7.0, 1.5, 15.0, 7.0, 5.5, 60.0, 0.1, 9e4, 1.5];
-    Resources { scan, filter, build, probe, aggregate, sort, copy, startup, threads: 2, speedup }
+    Resources::reference(2, 1.5)
 }
 
 /// A join of two scans below an aggregation, whose time is that of `costs` but for a factor that only the expert can know: with a

@@ -15,6 +15,7 @@ use crate::error::ExpertsError;
 use crate::physical::PhysicalExpert;
 use crate::train::optimizer::{AdamW, AdamWConfig, learning_rate};
 use crate::train::physical::Batch;
+use crate::train::tune::along;
 use crate::tuned::QErrors;
 
 /// Executions below which the intervals stay as they are.
@@ -98,8 +99,7 @@ pub fn tune(
         progress(taken, total);
     };
     let moved = |way: &[f32], share: f32, conformal: &[_]| {
-        let parameters: Vec<f32> = start.iter().zip(way).map(|(start, way)| start + share * way).collect();
-        PhysicalExpert::from_parameters(expert.config(), &parameters, conformal)
+        PhysicalExpert::from_parameters(expert.config(), &along(&start, way, share), conformal)
     };
     let mut after: Vec<Vec<Outcome>> = vec![vec![]; config.shares.len()];
     for fold in 0..config.folds {
@@ -161,7 +161,7 @@ fn distance(
         }
         let batch = left.split_off(left.len().saturating_sub(config.batch.max(1)));
         let batch: Vec<&Sample> = batch.into_iter().map(|one| &samples[one][random.random_range(0..2)]).collect();
-        let parameters: Vec<f32> = start.iter().zip(&run.parameters).map(|(start, way)| start + way).collect();
+        let parameters = along(start, &run.parameters, 1.0);
         let (_, gradient) = step_loss(expert.config(), &parameters, &Batch::new(&batch), &device);
         run.update(&config.optimizer, learning_rate(config.optimizer.learning_rate, step, config.steps), &gradient);
         taken();
