@@ -80,6 +80,10 @@ pub enum ExpertsError {
     #[error("malformed graph: {0}")]
     Graph(String),
 
+    /// Examples that nothing can be predicted from.
+    #[error("cannot predict from these examples: {0}")]
+    Context(String),
+
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -41,6 +41,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fixture;
 pub mod heads;
+pub mod in_context;
 pub mod logical;
 pub mod message_passing;
 pub mod mlp;

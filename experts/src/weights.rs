@@ -12,6 +12,7 @@ use crate::answers::AnswerConfig;
 use crate::config::{DataConfig, ExpertConfig, ParameterShape};
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::heads::ConformalOffset;
+use crate::in_context::InContextConfig;
 use crate::physical::PhysicalConfig;
 
 /// The weights that ship with this crate.
@@ -37,6 +38,12 @@ pub const PHYSICAL_WEIGHTS: &[u8] = include_bytes!("../weights/physical.safetens
 
 /// Their manifest.
 pub const PHYSICAL_MANIFEST: &[u8] = include_bytes!("../weights/physical.json");
+
+/// The weights of the in-context predictor that ship with this crate.
+pub const IN_CONTEXT_WEIGHTS: &[u8] = include_bytes!("../weights/in_context.safetensors");
+
+/// Their manifest.
+pub const IN_CONTEXT_MANIFEST: &[u8] = include_bytes!("../weights/in_context.json");
 
 /// Where the weights of the data expert come from, and what they need to be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,6 +141,25 @@ pub struct PhysicalManifest {
     pub conformal: Vec<ConformalOffset>,
     /// Errors on the held-out databases.
     pub errors: Vec<RuntimeErrors>,
+}
+
+/// Where the weights of the in-context predictor come from, and what they need to be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InContextManifest {
+    /// SHA-256 of the weight file, hexadecimal.
+    pub sha256: String,
+    /// The sizes.
+    pub config: InContextConfig,
+    /// Seed of the training run.
+    pub seed: u64,
+    /// Steps of the training run.
+    pub steps: u64,
+    /// Synthetic tasks it was trained on.
+    pub tasks: u64,
+    /// The command that made it.
+    pub command: String,
+    /// Commit of the source, if it was known.
+    pub commit: Option<String>,
 }
 
 /// q-errors of runtimes on held-out databases.
@@ -270,6 +296,18 @@ pub fn load_physical(weights: &[u8], manifest: &[u8]) -> Result<(PhysicalManifes
     if manifest.layout_version != LAYOUT_VERSION {
         return Err(ExpertsError::Layout { expected: LAYOUT_VERSION, found: manifest.layout_version });
     }
+    manifest.config.validate()?;
+    let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;
+    Ok((manifest, parameters))
+}
+
+/// Reads and verifies a weight file of the in-context predictor: the manifest and the flat parameter vector.
+///
+/// # Errors
+///
+/// See [`crate::in_context::InContextPredictor::from_bytes`].
+pub fn load_in_context(weights: &[u8], manifest: &[u8]) -> Result<(InContextManifest, Vec<f32>)> {
+    let manifest: InContextManifest = serde_json::from_slice(manifest)?;
     manifest.config.validate()?;
     let parameters = verified(weights, &manifest.sha256, &manifest.config.parameters())?;
     Ok((manifest, parameters))

@@ -57,6 +57,9 @@ pub const ANSWERS: [&str; 2] = ["training loss (pinball)", "held-out loss"];
 /// What the curves of training the physical-plan expert show.
 pub const RUNTIMES: [&str; 2] = ["training loss (pinball)", "held-out ln q-error"];
 
+/// What the curves of training the in-context predictor show.
+pub const TASKS: [&str; 2] = ["training loss", "held-out loss over that of the labels' distribution"];
+
 /// What the curves of the pre-training of the data expert show.
 pub const TABLES: [&str; 2] =
     ["training loss (buckets + cells)", "held out: ln error of buckets + share of cells missed"];

@@ -19,6 +19,7 @@ pub mod data;
 pub mod evaluate;
 pub mod export;
 pub mod fit;
+pub mod in_context;
 pub mod model;
 pub mod optimizer;
 pub mod physical;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod data;
+mod in_context;
 mod physical;
 mod plans;
 
@@ -32,6 +33,8 @@ enum Stage {
     Answers(answers::Arguments),
     /// Fit the physical-plan expert to executed plans
     Physical(physical::Arguments),
+    /// Train the in-context predictor on synthetic tasks
+    InContext(in_context::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,10 +43,11 @@ fn main() -> anyhow::Result<()> {
         Stage::Plans(arguments) => plans::run(&arguments),
         Stage::Answers(arguments) => answers::run(&arguments),
         Stage::Physical(arguments) => physical::run(&arguments),
+        Stage::InContext(arguments) => in_context::run(&arguments),
     }
 }
 
-/// The progress of a stage that takes minutes and starts anew: a bar, the scores, and at the end the curve.
+/// The progress of a stage: a bar, the scores, and at the end the curve.
 struct Follower {
     bar: ProgressBar,
     points: Vec<Point>,
@@ -55,7 +59,20 @@ impl Follower {
         Ok(Self { bar: ProgressBar::new(steps).with_style(style), points: vec![] })
     }
 
+    /// One that goes on with the curve in `folder`.
+    fn resumed(steps: u64, folder: &Path, resume: bool) -> anyhow::Result<Self> {
+        let earlier =
+            if resume { std::fs::read_to_string(folder.join("curve.csv")).unwrap_or_default() } else { String::new() };
+        Ok(Self { points: curve::from_csv(&earlier), ..Self::new(steps)? })
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
+    }
+
     fn step(&mut self, point: &Point) {
+        // A resumed run repeats the steps since its checkpoint.
+        self.points.truncate(self.points.partition_point(|earlier| earlier.step < point.step));
         self.points.push(*point);
         self.bar.set_position(point.step);
         if let Some(score) = point.held_out {

@@ -1,0 +1,83 @@
+//! `relata-train in-context`: trains the in-context predictor on synthetic tasks.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use relata_experts::in_context::{InContextConfig, InContextPredictor};
+use relata_experts::train::curve;
+use relata_experts::train::in_context::fit::{InContextEvent, InContextFitConfig, fit};
+use relata_experts::train::in_context::tables::{self, TableConfig};
+use relata_experts::train::in_context::write;
+
+use crate::Follower;
+
+/// Options of the run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Where to write in_context.safetensors and in_context.json.
+    #[arg(long, default_value = "experts/weights")]
+    output: PathBuf,
+    /// Number of steps; a run can be made longer with --resume.
+    #[arg(long, default_value_t = 3000)]
+    steps: u64,
+    /// Tasks of a step.
+    #[arg(long, default_value_t = 16)]
+    tasks: usize,
+    /// Most examples of a task.
+    #[arg(long, default_value_t = 256)]
+    examples: usize,
+    /// Seed of parameters and tasks.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 2e-3)]
+    learning_rate: f32,
+    /// Steps between evaluations and checkpoints.
+    #[arg(long, default_value_t = 100)]
+    evaluate_every: u64,
+    /// Folder with in_context.safetensors and in_context.json to start from.
+    #[arg(long)]
+    start: Option<PathBuf>,
+    /// Folder of the run: checkpoint.safetensors, curve.csv and curve.svg.
+    #[arg(long, default_value = ".relata/train-in-context")]
+    checkpoint: PathBuf,
+    /// Go on from the checkpoint.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Trains the predictor.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let start = arguments.start.as_ref().map(|folder| -> anyhow::Result<InContextPredictor> {
+        let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
+        let (weights, manifest) = (read("in_context.safetensors")?, read("in_context.json")?);
+        Ok(InContextPredictor::from_bytes(&weights, &manifest)?)
+    });
+    let start = start.transpose()?;
+    let config = InContextFitConfig {
+        network: start.as_ref().map_or_else(InContextConfig::default, |start| start.config().clone()),
+        steps: arguments.steps,
+        tasks: arguments.tasks,
+        learning_rate: arguments.learning_rate,
+        seed: arguments.seed,
+        evaluate_every: arguments.evaluate_every,
+        held_out: 256,
+        start: start.map(|start| start.parameters().to_vec()),
+        checkpoint: arguments.checkpoint.clone(),
+        resume: arguments.resume,
+    };
+    println!("{} parameters, {} steps of {} tasks", config.network.parameter_count(), config.steps, config.tasks);
+    let table = TableConfig { examples: 16..=arguments.examples, ..TableConfig::default() };
+    let mut follower = Follower::resumed(config.steps, &arguments.checkpoint, arguments.resume)?;
+    let parameters = fit(&config, &|seed| tables::task(&table, seed), |event| match event {
+        InContextEvent::Step(point) => follower.step(&point),
+        InContextEvent::Evaluation(step, losses) => follower.say(&format!(
+            "step {step}: held out, of the loss of the labels' distribution: classes {:.4}, numbers {:.4}",
+            losses.classes, losses.numbers
+        )),
+    })?;
+    follower.finish(curve::TASKS, &arguments.checkpoint)?;
+    write(&arguments.output, &config, &parameters, crate::command(), crate::commit())?;
+    println!("weights of step {} in {}", config.steps, arguments.output.display());
+    Ok(())
+}

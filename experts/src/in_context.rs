@@ -1,0 +1,297 @@
+//! The in-context predictor: examples with their labels, and rows without -> a prediction of each row, without training.
+//!
+//! A prior-data fitted network (Müller et al., "Transformers can do Bayesian inference", ICLR 2022) for relational databases (Wang,
+//! You, Shi and Zhang, "Relational in-context learning via synthetic pre-training with structural prior", arXiv 2603.03805,
+//! 2026): a transformer that was trained on nothing but synthetic tasks reads the examples and the rows at once. Features of the
+//! rows come from `relata_featurize::synthesis`. Unlike the paper's it predicts numbers as well, by their quantiles, and tells
+//! up to ten classes apart at once.
+//!
+//! The walk: [`encoding`] reads columns and labels relative to the examples, `network` is the transformer, and this page holds
+//! both together: [`InContextPredictor::prefill`] encodes the examples once, [`Prefilled::predict`] reads rows against them.
+//!
+//! Predictions depend neither on the order of examples and rows nor on that of the features.
+
+use crate::Result;
+use crate::error::{ExpertsError, check_finite, check_length};
+use crate::weights;
+
+pub mod config;
+pub mod encoding;
+pub(crate) mod kernels;
+pub(crate) mod network;
+
+pub use config::InContextConfig;
+pub use encoding::{Column, Labels, MOST_CLASSES, QUANTILES};
+
+use config::OUTPUTS;
+use encoding::{CELL_FEATURES, ColumnEncoder, LABEL_FEATURES, LabelEncoder, check_columns};
+use network::{Context, LayerTape, Network, Places};
+
+/// Most columns of a task.
+pub const MOST_FEATURES: usize = 512;
+
+/// Rows that a thread reads at a time.
+const ROWS_AT_A_TIME: usize = 64;
+
+/// The in-context predictor.
+#[derive(Debug, Clone)]
+pub struct InContextPredictor {
+    config: InContextConfig,
+    places: Places,
+    flat: Vec<f32>,
+}
+
+/// What is predicted of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prediction {
+    /// The probability of each class.
+    Classes(Vec<f32>),
+    /// The [`QUANTILES`] of a number, ascending.
+    Numbers([f32; QUANTILES.len()]),
+}
+
+impl Prediction {
+    /// The most probable class; `None` for a number.
+    pub fn class(&self) -> Option<usize> {
+        match self {
+            Self::Classes(shares) => (0..shares.len()).max_by(|&a, &b| shares[a].total_cmp(&shares[b]).then(b.cmp(&a))),
+            Self::Numbers(_) => None,
+        }
+    }
+
+    /// The expected number: the mean of its quantiles; `None` for a class.
+    pub fn mean(&self) -> Option<f32> {
+        match self {
+            Self::Classes(_) => None,
+            Self::Numbers(quantiles) => Some(quantiles.iter().sum::<f32>() / quantiles.len() as f32),
+        }
+    }
+}
+
+/// Examples that were read, ready for any number of predictions.
+#[derive(Debug, Clone)]
+pub struct Prefilled<'a> {
+    predictor: &'a InContextPredictor,
+    columns: Vec<ColumnEncoder>,
+    labels: LabelEncoder,
+    /// Rows of the examples with the thinking rows.
+    rows: usize,
+    /// Keys and values of every layer. `[rows, A, 2 D / heads]`
+    keys: Vec<Vec<f32>>,
+}
+
+impl InContextPredictor {
+    /// The predictor with the weights that ship with this crate.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::from_bytes`]; a released crate has none.
+    pub fn pretrained() -> Result<Self> {
+        Self::from_bytes(weights::IN_CONTEXT_WEIGHTS, weights::IN_CONTEXT_MANIFEST)
+    }
+
+    /// The predictor of a weight file and its manifest.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes the weights unusable: damage, another checksum than the manifest's, tensors that do not fit the
+    /// configuration or are not finite.
+    pub fn from_bytes(weights: &[u8], manifest: &[u8]) -> Result<Self> {
+        let (manifest, parameters) = weights::load_in_context(weights, manifest)?;
+        Self::from_parameters(&manifest.config, parameters)
+    }
+
+    /// The predictor of a flat parameter vector, in the order of [`InContextConfig::parameters`].
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Config`], [`ExpertsError::Shape`] or [`ExpertsError::NotFinite`].
+    pub fn from_parameters(config: &InContextConfig, flat: Vec<f32>) -> Result<Self> {
+        config.validate()?;
+        check_length("parameters", config.parameter_count(), flat.len())?;
+        check_finite("the parameter vector", &flat)?;
+        Ok(Self { config: config.clone(), places: Places::new(config), flat })
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &InContextConfig {
+        &self.config
+    }
+
+    /// The flat parameter vector.
+    pub fn parameters(&self) -> &[f32] {
+        &self.flat
+    }
+
+    pub(crate) fn network(&self) -> Network<'_> {
+        Network { config: &self.config, places: &self.places, flat: &self.flat, keeps: false }
+    }
+
+    /// Reads examples: their features, one [`Column`] of R rows each, and their R labels.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Context`] where there is nothing to tell apart ([`Labels::validate`]), there are no features or more than
+    /// [`MOST_FEATURES`]; [`ExpertsError::Shape`] where columns and labels differ in length.
+    pub fn prefill(&self, features: &[Column], labels: &Labels) -> Result<Prefilled<'_>> {
+        labels.validate()?;
+        check_columns(features, labels.len())?;
+        if features.is_empty() || features.len() > MOST_FEATURES {
+            let reason = format!("{} features, allowed are 1 to {MOST_FEATURES}", features.len());
+            return Err(ExpertsError::Context(reason));
+        }
+        let network = self.network();
+        let columns = features.len() + 1;
+        let rows = self.config.thinking + labels.len();
+        let mut prefilled = Prefilled {
+            predictor: self,
+            columns: features.iter().map(ColumnEncoder::fit).collect(),
+            labels: LabelEncoder::fit(labels),
+            rows,
+            keys: vec![],
+        };
+        let mut x = network.thinking(columns);
+        x.extend(prefilled.embed(features, Some(labels), 0..labels.len()));
+        let chunk = rows.div_ceil(threads().min(rows));
+        for layer in 0..self.config.layers {
+            let active = if network.is_last(layer) { 1 } else { columns };
+            // Rows are independent of each other until they are read along their columns.
+            let chunks: Vec<Vec<f32>> = x.chunks(chunk * columns * self.config.width).map(<[f32]>::to_vec).collect();
+            let first = |x: Vec<f32>| {
+                let mut tape = LayerTape::default();
+                let x = network.attend_features(layer, x, columns, &mut tape.features);
+                network.ask_rows(layer, &x, active, x.len() / self.config.width / active, &mut tape.rows);
+                (x, tape)
+            };
+            let mut halves = in_parallel(chunks, &first);
+            let key: Vec<f32> = halves.iter_mut().flat_map(|(_, tape)| std::mem::take(&mut tape.rows.key)).collect();
+            if !network.is_last(layer) {
+                let context = Context { key: &key, rows };
+                let second = |(mut x, mut tape): (Vec<f32>, LayerTape)| {
+                    network.attend_rows(layer, &mut x, active, context, &mut tape);
+                    x
+                };
+                x = in_parallel(halves, &second).concat();
+            }
+            prefilled.keys.push(key);
+        }
+        check_finite("the examples", prefilled.keys.last().map_or(&[], Vec::as_slice))?;
+        Ok(prefilled)
+    }
+}
+
+impl Prefilled<'_> {
+    /// Predicts the label of every row of these features, which are those of the examples in the same order.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertsError::Shape`] for another number of features or rows, [`ExpertsError::Context`] for a feature of another
+    /// kind, [`ExpertsError::NotFinite`] where a prediction is not a number.
+    pub fn predict(&self, features: &[Column]) -> Result<Vec<Prediction>> {
+        check_length("features", self.columns.len(), features.len())?;
+        let rows = features.first().map_or(0, Column::len);
+        check_columns(features, rows)?;
+        if let Some(place) = features.iter().zip(&self.columns).position(|(column, encoder)| !encoder.reads(column)) {
+            return Err(ExpertsError::Context(format!("feature {place} is of another kind than in the examples")));
+        }
+        let chunk = ROWS_AT_A_TIME.min(rows.div_ceil(threads())).max(1);
+        let chunks: Vec<_> = (0..rows).step_by(chunk).map(|from| from..(from + chunk).min(rows)).collect();
+        let outputs = in_parallel(chunks, &|rows| self.outputs(features, rows)).concat();
+        check_finite("a prediction", &outputs)?;
+        Ok(outputs.chunks_exact(OUTPUTS).map(|output| self.prediction(output)).collect())
+    }
+
+    /// Bytes that the examples are kept in.
+    pub fn memory(&self) -> usize {
+        self.keys.iter().map(|key| size_of_val(key.as_slice())).sum()
+    }
+
+    /// `[R, OUTPUTS]`
+    fn outputs(&self, features: &[Column], rows: std::ops::Range<usize>) -> Vec<f32> {
+        let network = self.predictor.network();
+        let columns = features.len() + 1;
+        let mut x = self.embed(features, None, rows);
+        for (layer, key) in self.keys.iter().enumerate() {
+            let mut tape = LayerTape::default();
+            let active = if network.is_last(layer) { 1 } else { columns };
+            x = network.attend_features(layer, x, columns, &mut tape.features);
+            network.ask_rows(layer, &x, active, 0, &mut tape.rows);
+            network.attend_rows(layer, &mut x, active, Context { key, rows: self.rows }, &mut tape);
+        }
+        network.decode(&x, &mut network::DecoderTape::default())
+    }
+
+    /// States of rows. `[R, C, D]`
+    fn embed(&self, features: &[Column], labels: Option<&Labels>, rows: std::ops::Range<usize>) -> Vec<f32> {
+        let (cells, labels) = encode(&self.columns, &self.labels, features, labels, rows);
+        self.predictor.network().embed(&cells, &labels)
+    }
+
+    fn prediction(&self, output: &[f32]) -> Prediction {
+        let (logits, quantiles) = output.split_at(MOST_CLASSES);
+        match self.labels {
+            LabelEncoder::Classes(count) => {
+                let mut shares = logits[..count].to_vec();
+                kernels::softmax(&mut shares, count, 1.0);
+                Prediction::Classes(shares)
+            }
+            LabelEncoder::Numbers(scale) => {
+                let mut numbers = [0.0; QUANTILES.len()];
+                numbers.iter_mut().zip(quantiles).for_each(|(number, squashed)| *number = scale.restore(*squashed));
+                numbers.sort_unstable_by(f32::total_cmp);
+                Prediction::Numbers(numbers)
+            }
+        }
+    }
+}
+
+/// Features of the cells and labels of some rows: `[R F, CELL_FEATURES]` and `[R, LABEL_FEATURES]`. Rows without labels are
+/// those that are asked for.
+pub(crate) fn encode(
+    columns: &[ColumnEncoder],
+    encoder: &LabelEncoder,
+    features: &[Column],
+    labels: Option<&Labels>,
+    rows: std::ops::Range<usize>,
+) -> (Vec<f32>, Vec<f32>) {
+    let mut cells = vec![0.0; rows.len() * columns.len() * CELL_FEATURES];
+    let mut of_labels = vec![0.0; rows.len() * LABEL_FEATURES];
+    let each_row =
+        cells.chunks_exact_mut(columns.len() * CELL_FEATURES).zip(of_labels.chunks_exact_mut(LABEL_FEATURES));
+    for (row, (cells, label)) in rows.zip(each_row) {
+        for ((encoder, column), out) in columns.iter().zip(features).zip(cells.chunks_exact_mut(CELL_FEATURES)) {
+            encoder.encode(column, row, out);
+        }
+        encoder.encode(labels.map(|labels| (labels, row)), label);
+    }
+    (cells, of_labels)
+}
+
+/// Threads that a prediction uses.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Applies `work` to every input, on as many threads as the machine has, and returns the results in order.
+pub(crate) fn in_parallel<T: Send, U: Send>(inputs: Vec<T>, work: &(impl Fn(T) -> U + Sync)) -> Vec<U> {
+    if inputs.len() < 2 {
+        return inputs.into_iter().map(work).collect();
+    }
+    let share = inputs.len().div_ceil(threads());
+    let mut inputs = inputs.into_iter();
+    let shares: Vec<Vec<T>> = std::iter::from_fn(|| Some(inputs.by_ref().take(share).collect()))
+        .take_while(|share: &Vec<T>| !share.is_empty())
+        .collect();
+    std::thread::scope(|scope| {
+        let run = |share: Vec<T>| scope.spawn(move || share.into_iter().map(work).collect::<Vec<U>>());
+        let threads: Vec<_> = shares.into_iter().map(run).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<U>>| match thread.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().flat_map(join).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Training of the in-context predictor, on nothing but synthetic tasks.
+//!
+//! [`tables`] draws tasks over a single table, [`gradient`] reads a task forwards and backwards, [`muon`] takes the step, and [`fit`]
+//! is the loop around them.
+
+use std::path::Path;
+
+use crate::Result;
+use crate::in_context::{Column, InContextPredictor, Labels};
+use crate::train::export::write_files;
+use crate::weights::{InContextManifest, sha256, to_bytes};
+
+use fit::InContextFitConfig;
+
+pub mod fit;
+mod gradient;
+mod muon;
+pub mod tables;
+
+/// A task with its answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Features of the examples.
+    pub examples: Vec<Column>,
+    /// Their labels.
+    pub labels: Labels,
+    /// Features of the rows to predict.
+    pub rows: Vec<Column>,
+    /// What is to be predicted of them, of the same kind as `labels`.
+    pub answers: Labels,
+}
+
+/// Writes `in_context.safetensors` and `in_context.json` to `folder` after reading them back.
+///
+/// # Errors
+///
+/// [`crate::ExpertsError::Io`] if a file cannot be written; otherwise what [`InContextPredictor::from_bytes`] refuses.
+pub fn write(
+    folder: &Path,
+    config: &InContextFitConfig,
+    parameters: &[f32],
+    command: String,
+    commit: Option<String>,
+) -> Result<InContextManifest> {
+    let weights = to_bytes(&config.network.parameters(), parameters)?;
+    let manifest = InContextManifest {
+        sha256: sha256(&weights),
+        config: config.network.clone(),
+        seed: config.seed,
+        steps: config.steps,
+        tasks: config.steps * config.tasks as u64,
+        command,
+        commit,
+    };
+    let json = serde_json::to_vec_pretty(&manifest)?;
+    InContextPredictor::from_bytes(&weights, &json)?;
+    write_files(folder, [("in_context.safetensors", weights), ("in_context.json", json)])?;
+    Ok(manifest)
+}
