@@ -6,12 +6,13 @@
 //! the rows on the same columns.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::functions::core::expr_fn::greatest;
 use datafusion::functions::unicode::expr_fn::character_length;
-use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion_expr::expr::GroupingSet;
 use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, cast, ident, lit, try_cast, when};
 
@@ -39,10 +40,18 @@ pub(super) struct Planner<'a> {
 /// Aggregates of one backward step, with the column that each becomes.
 #[derive(Default)]
 struct Aggregates {
-    /// Over rows: `None` is their number, and a function without a feature is of their times.
-    rows: Vec<(String, Option<(Function, Option<usize>)>)>,
+    /// Over rows.
+    rows: Vec<(String, OfRows)>,
     /// Over counts of values.
     values: Vec<(String, Function, usize)>,
+}
+
+/// An aggregate over rows.
+#[derive(Clone, Copy)]
+enum OfRows {
+    Count,
+    LatestTime,
+    Feature(Function, usize),
 }
 
 impl<'a> Planner<'a> {
@@ -128,8 +137,7 @@ impl<'a> Planner<'a> {
     fn scan(&self, instance: usize, table: usize, unique: &[String]) -> Result<LogicalPlan> {
         let relation = &self.relations.tables[table];
         let schema = relation.source.schema();
-        let builder =
-            LogicalPlanBuilder::scan(relation.reference.clone(), std::sync::Arc::clone(&relation.source), None)?;
+        let builder = LogicalPlanBuilder::scan(relation.reference.clone(), Arc::clone(&relation.source), None)?;
         let given = |name: &str| Expr::Column(Column::new(Some(relation.reference.clone()), name));
         let named = schema.fields().iter().enumerate();
         let mut columns: Vec<Expr> =
@@ -277,11 +285,11 @@ impl<'a> Planner<'a> {
                     None
                 }
                 Source::Count { place } => {
-                    children.entry(place).or_default().rows.push((name(place), None));
+                    children.entry(place).or_default().rows.push((name(place), OfRows::Count));
                     Some(self.counted(at, place, &name(place))?)
                 }
                 Source::LatestTime { place } => {
-                    children.entry(place).or_default().rows.push((name(place), Some((Function::Max, None))));
+                    children.entry(place).or_default().rows.push((name(place), OfRows::LatestTime));
                     Some(ident(name(place)))
                 }
                 Source::Aggregate { place, feature, function } => {
@@ -289,7 +297,7 @@ impl<'a> Planner<'a> {
                     if function.counts_values() {
                         child.values.push((name(place), function, feature));
                     } else {
-                        child.rows.push((name(place), Some((function, Some(feature)))));
+                        child.rows.push((name(place), OfRows::Feature(function, feature)));
                     }
                     let distinct = function == Function::Distinct;
                     Some(if distinct { self.counted(at, place, &name(place))? } else { ident(name(place)) })
@@ -351,12 +359,11 @@ impl<'a> Planner<'a> {
     }
 
     /// Aggregates of a child's rows by [`Self::group`].
-    fn aggregate_rows(
-        &mut self,
-        child: usize,
-        aggregates: &[(String, Option<(Function, Option<usize>)>)],
-    ) -> Result<LogicalPlan> {
-        let features = aggregates.iter().filter_map(|(_, aggregate)| aggregate.and_then(|(_, feature)| feature));
+    fn aggregate_rows(&mut self, child: usize, aggregates: &[(String, OfRows)]) -> Result<LogicalPlan> {
+        let features = aggregates.iter().filter_map(|(_, aggregate)| match aggregate {
+            OfRows::Feature(_, feature) => Some(*feature),
+            OfRows::Count | OfRows::LatestTime => None,
+        });
         let (plan, inputs) = self.inputs(child, features)?;
         let group = self.group(child);
         let time = ident(time_name(child));
@@ -368,9 +375,9 @@ impl<'a> Planner<'a> {
         let (mut calls, mut outputs) = (vec![], group.clone());
         for (name, aggregate) in aggregates {
             let (call, exact) = match aggregate {
-                None => (datafusion::functions_aggregate::expr_fn::count(lit(1)), true),
-                Some((_, None)) => (max(time.clone()), true),
-                Some((function, Some(feature))) => {
+                OfRows::Count => (count(lit(1)), true),
+                OfRows::LatestTime => (max(time.clone()), true),
+                OfRows::Feature(function, feature) => {
                     let number = self.paths.places[child].features[*feature].form == Form::Number;
                     (function.call(ident(input_name(child, *feature)), time.clone(), lit(1))?, !number)
                 }
@@ -396,7 +403,7 @@ impl<'a> Planner<'a> {
             1 => sets.remove(0),
             _ => vec![Expr::GroupingSet(GroupingSet::GroupingSets(sets))],
         };
-        let times = datafusion::functions_aggregate::expr_fn::count(lit(1)).alias(TIMES);
+        let times = count(lit(1)).alias(TIMES);
         let call = |(name, function, feature): &(String, Function, usize)| {
             Ok(function.call(ident(input_name(child, *feature)), lit(1), ident(TIMES))?.alias(name))
         };

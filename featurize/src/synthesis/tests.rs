@@ -5,7 +5,11 @@ mod leakage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampSecondArray};
+use datafusion::arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array,
+    RecordBatch, StringArray, StringViewArray, TimestampNanosecondArray, TimestampSecondArray,
+};
+use datafusion::arrow::datatypes::Int32Type;
 use datafusion::catalog::MemTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -395,6 +399,38 @@ fn rows_without_a_time_have_that_of_the_rows_they_refer_to() {
     check(&found, "ratings.notes.COUNT(*)", &["1"]);
     check(&found, "ratings.notes.LATEST_TIME", &["1"]);
     check(&found, "ratings.notes.LATEST(n)", &["1"]);
+}
+
+#[test]
+fn columns_of_all_kinds_of_types() {
+    let dictionary: DictionaryArray<Int32Type> = ["u", "v"].into_iter().collect();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", whole([1, 2])),
+        ("flag", Arc::new(BooleanArray::from(vec![true, false]))),
+        ("view", Arc::new(StringViewArray::from(vec!["aa", "b"]))),
+        ("coded", Arc::new(dictionary)),
+        ("price", Arc::new(Decimal128Array::from(vec![150, 275]).with_precision_and_scale(10, 2).unwrap())),
+        ("born", Arc::new(Date32Array::from(vec![1, 3]))),
+        ("seen", Arc::new(TimestampNanosecondArray::from(vec![DAY * 1_000_000_000; 2]).with_timezone("+05:00"))),
+        ("bytes", Arc::new(BinaryArray::from(vec![&b"x"[..], b"y"]))),
+    ];
+    let relations = Relations { tables: vec![relation("t", columns, &["id"], None)], references: vec![] };
+    let two = |at: bool| {
+        let mut columns = vec![("row", whole([0, 1])), ("id", whole([1, 2]))];
+        columns.extend(at.then(|| ("at", Arc::new(Date32Array::from(vec![10, 10])) as ArrayRef)));
+        entities(columns, &["id"], at.then_some("at"))
+    };
+    let found = run(&relations, &task(0, &["id"], &[]), &two(false), depth(2));
+    check(&found, "t.flag", &["true", "false"]);
+    check(&found, "t.view", &["aa", "b"]);
+    check(&found, "t.LENGTH(coded)", &["1", "1"]);
+    check(&found, "t.price", &["1.5", "2.75"]);
+    check(&found, "t.born", &["1", "3"]);
+    check(&found, "t.seen", &["1", "1"]);
+    assert_eq!(found.len(), 8, "{:#?}", found.keys());
+    let found = run(&relations, &task(0, &["id"], &[]), &two(true), depth(2));
+    check(&found, "t.born", &["9", "7"]);
+    check(&found, "t.seen", &["9", "9"]);
 }
 
 #[test]

@@ -121,17 +121,14 @@ impl Database {
         let mut columns = vec![("row", whole([0])), ("id", whole([entity.1]))];
         columns.extend(cutoff.map(|day| ("at", times([Some(day)]))));
         let entities = entities(columns, &["id"], cutoff.map(|_| "at"));
-        run(
-            &self.relations(),
-            &task(entity.0, &["id"], hidden),
-            &entities,
-            SynthesisConfig { depth: 2, max_features: 80 },
-        )
+        run(&self.relations(), &task(entity.0, &["id"], hidden), &entities, NEAREST)
     }
 }
 
+const NEAREST: SynthesisConfig = SynthesisConfig { depth: 2, max_features: 80 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
 
     #[test]
     fn the_future_changes_nothing(
@@ -167,5 +164,21 @@ proptest! {
         let entity = (table, id);
         let found = database.features(entity, cutoff, &[]);
         prop_assert_eq!(found, database.shuffled(by).features(entity, cutoff, &[]));
+    }
+
+    #[test]
+    fn entities_do_not_see_each_other(
+        database in databases(), table in 0usize..3, ids in prop::array::uniform3(0i64..4),
+        cutoffs in prop::option::of(prop::array::uniform3(0..=DAYS)),
+    ) {
+        let mut columns = vec![("row", whole([0, 1, 2])), ("id", whole(ids))];
+        columns.extend(cutoffs.map(|days| ("at", times(days.map(Some)))));
+        let all = entities(columns, &["id"], cutoffs.map(|_| "at"));
+        let all = run(&database.relations(), &task(table, &["id"], &[]), &all, NEAREST);
+        for row in 0..3 {
+            let alone = database.features((table, ids[row]), cutoffs.map(|days| days[row]), &[]);
+            let same = all.iter().map(|(name, values)| (name.clone(), vec![values[row].clone()])).collect::<Table>();
+            prop_assert_eq!(same, alone);
+        }
     }
 }
