@@ -29,6 +29,9 @@ pub enum FeaturizeError {
     /// Profiles of parts with different schemas were to be put together.
     #[error("the parts of a table have different schemas")]
     Parts,
+    /// Relations, references or entities that do not fit together.
+    #[error("relations: {0}")]
+    Relations(String),
     /// The plan holds something the feature graph has no node for.
     #[error("not supported: {0}")]
     Unsupported(String),

@@ -15,6 +15,7 @@
 //!    them into a row estimate and an upper bound of every set of joined relations.
 //!    [`answer`] reads means, sums and extremes of values over a join from the same samples.
 //! 5. [`logical`] writes all of it into a [`graph::FeatureGraph`], and [`trace`] keeps labelled graphs for training.
+//! 6. [`synthesis`] describes the rows of one table by what the others say of them along foreign keys, as a logical plan.
 //!
 //! Invariants: this crate knows no tensors and no models, it implements no DataFusion trait, and what it computes is the
 //! same for the same profile and query whatever the names, the order of joins or the order of predicates.
@@ -40,6 +41,7 @@ pub mod sample;
 pub mod selectivity;
 pub mod sketch;
 pub mod synopsis;
+pub mod synthesis;
 pub mod trace;
 
 pub use error::FeaturizeError;
