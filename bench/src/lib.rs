@@ -40,6 +40,7 @@ pub mod run;
 pub mod runtimes;
 pub mod score;
 pub mod tables;
+pub mod tasks;
 pub mod tpch;
 pub mod trace;
 pub mod tune;

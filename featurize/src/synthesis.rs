@@ -17,6 +17,7 @@
 //! declared reference leads to.
 
 mod aggregate;
+mod labelled;
 mod paths;
 mod plan;
 mod selection;
@@ -32,6 +33,7 @@ use datafusion_expr::{LogicalPlan, TableSource};
 
 use crate::{FeaturizeError, Result};
 
+pub use labelled::LabelledTable;
 pub use selection::Labels;
 pub use table::{FeatureColumn, FeatureTable, FeatureValues};
 

@@ -19,6 +19,7 @@ use relata_bench::run::{self, RunOptions};
 use relata_bench::runtimes::{self, RuntimeOptions};
 use relata_bench::score::{self, ScoreOptions};
 use relata_bench::tables::{self, TablesOptions};
+use relata_bench::tasks::synthetic::{self, TasksOptions};
 use relata_bench::trace::{self, Skip, TraceOptions};
 use relata_bench::tune::{self, TuneOptions};
 use relata_bench::workload::{self, WorkloadOptions};
@@ -40,6 +41,8 @@ enum Command {
     Tables(TablesOptions),
     /// Restore histograms and masked cells of the corpus' databases of role "eval"
     Reconstruct(ReconstructOptions),
+    /// Write prediction tasks over databases of the relational prior
+    Tasks(TasksOptions),
     /// Label queries over synthetic databases and databases in folders
     Trace(TraceOptions),
     /// Write queries with their exact answers as JSON lines
@@ -99,6 +102,10 @@ async fn main() -> Result<()> {
                 "{} databases written, {} were complete; {} tables with {} histograms in {:.1} s",
                 report.databases, report.complete, report.tables, report.histograms, report.seconds
             );
+        }
+        Command::Tasks(options) => {
+            let report = tokio::task::spawn_blocking(move || synthetic::run(&options)).await??;
+            println!("{} tasks written in {:.1} s, {} databases were complete", report.tasks, report.seconds, report.complete);
         }
         Command::Reconstruct(options) => {
             let report = tokio::task::spawn_blocking(move || reconstruct::run(&options)).await??;

@@ -7,12 +7,13 @@ use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::error::DataFusionError;
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
 use super::{FeatureKind, FeaturePlan, wrong};
 use crate::Result;
 
 /// Features of entities, column by column.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct FeatureTable {
     /// The entities' row ids, ascending. `[R]`
     pub rows: Vec<u64>,
@@ -21,7 +22,7 @@ pub struct FeatureTable {
 }
 
 /// One feature of all entities.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureColumn {
     /// Where it comes from, e.g. `customers.orders.MEAN(amount)`.
     pub name: String,
@@ -30,7 +31,7 @@ pub struct FeatureColumn {
 }
 
 /// The values of a feature.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FeatureValues {
     /// Numbers; NaN is missing.
     Number(Vec<f32>),
@@ -41,6 +42,21 @@ pub enum FeatureValues {
         /// All texts that occur, ascending.
         levels: Vec<String>,
     },
+}
+
+impl FeatureValues {
+    /// R: number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Number(values) => values.len(),
+            Self::Category { codes, .. } => codes.len(),
+        }
+    }
+
+    /// Whether it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl FeatureTable {
