@@ -30,6 +30,7 @@ pub mod marginals;
 pub mod metrics;
 pub mod oracle;
 pub mod planned;
+pub mod predict;
 pub mod prior;
 pub mod profiles;
 pub mod profiling;

@@ -5,15 +5,23 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use datafusion::arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt32Array, UInt64Array};
-use datafusion::arrow::compute::take;
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+};
+use datafusion::arrow::compute::{cast, take};
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use datafusion::catalog::MemTable;
 use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use hashbrown::HashMap;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use relata_featurize::synthesis::{
-    Entities, FeatureTable, Reference, Relation, Relations, SynthesisConfig, Task, infer_time, synthesize,
+    Entities, FeatureTable, FeatureValues, Reference, Relation, Relations, SynthesisConfig, Task, infer_time,
+    synthesize,
 };
 
 use crate::database::Database;
@@ -103,4 +111,63 @@ pub(crate) async fn features(
     let plan = synthesize(relations, &task, &entities, config)?;
     let batches = context.execute_logical_plan(plan.plan.clone()).await?.collect().await?;
     Ok(FeatureTable::read(&plan, &batches)?)
+}
+
+/// Some rows of a column.
+pub(crate) fn take_rows(column: &ArrayRef, rows: &[u32]) -> Result<ArrayRef> {
+    Ok(take(column, &UInt32Array::from(rows.to_vec()), None)?)
+}
+
+/// Microseconds of times; `None` where one is missing.
+pub(crate) fn times(column: &ArrayRef) -> Result<Option<Vec<i64>>> {
+    let micros = cast(&cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?, &DataType::Int64)?;
+    Ok((micros.null_count() == 0).then(|| micros.as_primitive::<Int64Type>().values().to_vec()))
+}
+
+/// A column as labels: numbers, or categories, `as_classes` for every type; `None` for other types and for texts that hardly
+/// repeat.
+pub(crate) fn values(column: &ArrayRef, as_classes: bool) -> Result<Option<FeatureValues>> {
+    let data_type = column.data_type();
+    if data_type.is_numeric() && !as_classes {
+        let numbers: Float64Array = cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().clone();
+        let number = |value: Option<f64>| value.map_or(f32::NAN, |value| value as f32);
+        return Ok(Some(FeatureValues::Number(numbers.iter().map(number).collect())));
+    }
+    let is_text = matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Boolean);
+    if !is_text && !as_classes {
+        return Ok(None);
+    }
+    let texts = cast(column, &DataType::Utf8)?;
+    let mut places: HashMap<String, u32> = HashMap::new();
+    let mut levels = vec![];
+    let code = |text: Option<&str>| {
+        text.map(|text| {
+            *places.entry_ref(text).or_insert_with(|| {
+                levels.push(text.to_owned());
+                levels.len() as u32 - 1
+            })
+        })
+    };
+    let codes: Vec<Option<u32>> = texts.as_string::<i32>().iter().map(code).collect();
+    // A text of its own in most rows is no class.
+    Ok((as_classes || 4 * levels.len() < codes.len()).then_some(FeatureValues::Category { codes, levels }))
+}
+
+/// Deals the values of each foreign key out to other rows, so that rows refer to rows that they have nothing to do with.
+pub(crate) fn shuffle_keys(database: &mut Database) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(1);
+    for key in database.foreign_keys.clone() {
+        let batch = &database.tables[key.table].batch;
+        let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
+        order.shuffle(&mut random);
+        let mut columns = batch.columns().to_vec();
+        for column in key.columns {
+            // What identifies the row stays with it.
+            if !database.tables[key.table].primary_key.contains(&column) {
+                columns[column] = take_rows(&columns[column], &order)?;
+            }
+        }
+        database.tables[key.table].batch = RecordBatch::try_new(batch.schema(), columns)?;
+    }
+    Ok(())
 }

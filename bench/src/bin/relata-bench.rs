@@ -11,6 +11,7 @@ use relata_bench::calibrate::{self, CalibrateOptions};
 use relata_bench::compare::{self, CompareOptions};
 use relata_bench::layout::{self, LayoutOptions};
 use relata_bench::marginals::{self, MarginalsOptions};
+use relata_bench::predict::{self, PredictOptions};
 use relata_bench::prior::{self, PriorOptions};
 use relata_bench::profiling::{self, ProfilingOptions};
 use relata_bench::reconstruct::{self, ReconstructOptions};
@@ -51,6 +52,8 @@ enum Command {
     Estimate(ScoreOptions),
     /// Score approximate answers of the corpus' aggregates
     Answer(AnswerOptions),
+    /// Score predictions with few examples
+    Predict(PredictOptions),
     /// Write databases of the relational prior as folders of Parquet files
     Prior(PriorOptions),
     /// Compare the relational prior with the corpus' databases of role "train"
@@ -105,7 +108,10 @@ async fn main() -> Result<()> {
         }
         Command::Tasks(options) => {
             let report = tokio::task::spawn_blocking(move || synthetic::run(&options)).await??;
-            println!("{} tasks written in {:.1} s, {} databases were complete", report.tasks, report.seconds, report.complete);
+            println!(
+                "{} tasks written in {:.1} s, {} databases were complete",
+                report.tasks, report.seconds, report.complete
+            );
         }
         Command::Reconstruct(options) => {
             let report = tokio::task::spawn_blocking(move || reconstruct::run(&options)).await??;
@@ -125,6 +131,9 @@ async fn main() -> Result<()> {
         Command::Marginals(options) => {
             let report = tokio::task::spawn_blocking(move || marginals::run(&options)).await??;
             println!("{}", marginals::markdown(&report));
+        }
+        Command::Predict(options) => {
+            println!("{}", tokio::task::spawn_blocking(move || predict::run(&options)).await??);
         }
         Command::Layout(options) => println!("{}", layout::run(&options).await?),
         Command::Runtimes(options) => {

@@ -5,14 +5,14 @@
 //! is there is left as it is.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, UInt32Array};
-use datafusion::arrow::compute::{cast, max, min, take};
+use datafusion::arrow::array::{Array, AsArray};
+use datafusion::arrow::compute::{cast, max, min};
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, UInt64Type};
 use datafusion::catalog::MemTable;
 use datafusion::prelude::SessionContext;
@@ -24,7 +24,7 @@ use rand::{Rng, SeedableRng};
 use relata_experts::prior::{PriorConfig, generate};
 use relata_featurize::synthesis::{FeatureValues, LabelledTable, Relations, SynthesisConfig};
 
-use super::{Rows, entities, features, relations};
+use super::{Rows, entities, features, relations, take_rows, times, values};
 use crate::database::{Database, Table, quote};
 
 /// Rows of a task at most.
@@ -95,7 +95,8 @@ pub fn run(options: &TasksOptions) -> Result<TasksReport> {
             if file.is_file() {
                 report.complete += 1;
             } else {
-                let tasks = runtime.block_on(of_database(seed, options.tasks)).with_context(|| format!("seed {seed}"))?;
+                let tasks =
+                    runtime.block_on(of_database(seed, options.tasks)).with_context(|| format!("seed {seed}"))?;
                 report.tasks += tasks.len();
                 LabelledTable::write_all(&tasks, &file)?;
             }
@@ -185,7 +186,7 @@ impl Drawer<'_> {
             return Ok(None);
         }
         let rows = self.sample(table);
-        let Some(label) = values(&take_rows(batch.column(column), &rows)?)? else { return Ok(None) };
+        let Some(label) = values(&take_rows(batch.column(column), &rows)?, false)? else { return Ok(None) };
         let time = self.relations.tables[table].time.as_ref().map(|time| batch.schema().index_of(time)).transpose()?;
         let at = match time.filter(|_| self.random.random_bool(0.5)) {
             Some(time) => times(&take_rows(batch.column(time), &rows)?)?,
@@ -210,7 +211,8 @@ impl Drawer<'_> {
             return Ok(None);
         }
         let schema = child.batch.schema();
-        let micros = cast(child.batch.column(schema.index_of(time)?), &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+        let micros =
+            cast(child.batch.column(schema.index_of(time)?), &DataType::Timestamp(TimeUnit::Microsecond, None))?;
         let micros = cast(&micros, &DataType::Int64)?;
         let micros = micros.as_primitive::<Int64Type>();
         let (Some(first), Some(last)) = (min(micros), max(micros)) else { return Ok(None) };
@@ -222,13 +224,8 @@ impl Drawer<'_> {
         let window = (span * self.random.random_range(0.05..0.4)) as i64;
         let mut at = || first + (span * self.random.random_range(0.3..0.8)) as i64;
         let at: Vec<i64> = rows.iter().map(|_| at()).collect();
-        let rows = Rows {
-            table: key.references,
-            key: key.references_columns.clone(),
-            hidden: vec![],
-            rows,
-            at: Some(at),
-        };
+        let rows =
+            Rows { table: key.references, key: key.references_columns.clone(), hidden: vec![], rows, at: Some(at) };
         let numeric: Vec<usize> =
             (0..schema.fields().len()).filter(|column| schema.field(*column).data_type().is_numeric()).collect();
         let (what, aggregate) = match self.random.random_range(0..3) {
@@ -293,43 +290,6 @@ impl Drawer<'_> {
         }
         Ok(FeatureValues::Number(label))
     }
-}
-
-fn take_rows(column: &ArrayRef, rows: &[u32]) -> Result<ArrayRef> {
-    Ok(take(column, &UInt32Array::from(rows.to_vec()), None)?)
-}
-
-/// Microseconds of times; `None` where one is missing.
-fn times(column: &ArrayRef) -> Result<Option<Vec<i64>>> {
-    let micros = cast(&cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?, &DataType::Int64)?;
-    Ok((micros.null_count() == 0).then(|| micros.as_primitive::<Int64Type>().values().to_vec()))
-}
-
-/// A column as labels: numbers, or categories; `None` for other types.
-fn values(column: &ArrayRef) -> Result<Option<FeatureValues>> {
-    let data_type = column.data_type();
-    if data_type.is_numeric() {
-        let numbers: Float64Array = cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().clone();
-        let number = |value: Option<f64>| value.map_or(f32::NAN, |value| value as f32);
-        return Ok(Some(FeatureValues::Number(numbers.iter().map(number).collect())));
-    }
-    if !matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Boolean) {
-        return Ok(None);
-    }
-    let texts = cast(column, &DataType::Utf8)?;
-    let mut places: HashMap<String, u32> = HashMap::new();
-    let mut levels = vec![];
-    let code = |text: Option<&str>| {
-        text.map(|text| {
-            *places.entry_ref(text).or_insert_with(|| {
-                levels.push(text.to_owned());
-                levels.len() as u32 - 1
-            })
-        })
-    };
-    let codes: Vec<Option<u32>> = texts.as_string::<i32>().iter().map(code).collect();
-    // A text of its own in most rows is no class.
-    Ok((4 * levels.len() < codes.len()).then_some(FeatureValues::Category { codes, levels }))
 }
 
 /// Whether there are two different labels, and enough of them.

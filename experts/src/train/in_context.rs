@@ -1,6 +1,6 @@
 //! Training of the in-context predictor, on nothing but synthetic tasks.
 //!
-//! [`tables`] draws tasks over a single table, [`gradient`] reads a task forwards and backwards, [`muon`] takes the step, and [`fit`]
+//! [`tables`] draws tasks over a single table, [`relations`] cuts them out of those over databases, [`gradient`] reads a task forwards and backwards, [`muon`] takes the step, and [`fit`]
 //! is the loop around them.
 
 use std::path::Path;
@@ -15,6 +15,7 @@ use fit::InContextFitConfig;
 pub mod fit;
 mod gradient;
 mod muon;
+pub mod relations;
 pub mod tables;
 
 /// A task with its answers.

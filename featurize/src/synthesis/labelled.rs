@@ -45,7 +45,8 @@ impl LabelledTable {
     /// [`FeaturizeError::Io`], or [`FeaturizeError::Stored`] for a damaged file.
     pub fn read_all(path: &Path) -> Result<Vec<Self>> {
         let stored = |reason: String| FeaturizeError::Stored { path: path.display().to_string(), reason };
-        let bytes = std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| FeaturizeError::Io { path: path.display().to_string(), source })?;
         let bytes = zstd::bulk::decompress(&bytes, MOST_BYTES).map_err(|error| stored(error.to_string()))?;
         let tables: Vec<Self> = postcard::from_bytes(&bytes).map_err(|error| stored(error.to_string()))?;
         match tables.iter().all(Self::is_whole) {

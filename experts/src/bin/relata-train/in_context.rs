@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use relata_experts::in_context::{InContextConfig, InContextPredictor};
 use relata_experts::train::curve;
-use relata_experts::train::in_context::fit::{InContextEvent, InContextFitConfig, fit};
+use relata_experts::train::in_context::fit::{InContextEvent, InContextFitConfig, fit, is_held_out};
+use relata_experts::train::in_context::relations::RelationalTasks;
 use relata_experts::train::in_context::tables::{self, TableConfig};
 use relata_experts::train::in_context::write;
 
@@ -26,6 +29,9 @@ pub(crate) struct Arguments {
     /// Most examples of a task.
     #[arg(long, default_value_t = 256)]
     examples: usize,
+    /// Most features of a task.
+    #[arg(long, default_value_t = 20)]
+    features: usize,
     /// Seed of parameters and tasks.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -35,6 +41,12 @@ pub(crate) struct Arguments {
     /// Steps between evaluations and checkpoints.
     #[arg(long, default_value_t = 100)]
     evaluate_every: u64,
+    /// Folder of tasks over relational databases, as `relata-bench tasks` writes them; single tables alone without it.
+    #[arg(long)]
+    relational: Option<PathBuf>,
+    /// Share of the tasks over single tables beside them.
+    #[arg(long, default_value_t = 0.1)]
+    single_tables: f64,
     /// Folder with in_context.safetensors and in_context.json to start from.
     #[arg(long)]
     start: Option<PathBuf>,
@@ -67,9 +79,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         resume: arguments.resume,
     };
     println!("{} parameters, {} steps of {} tasks", config.network.parameter_count(), config.steps, config.tasks);
-    let table = TableConfig { examples: 16..=arguments.examples, ..TableConfig::default() };
+    let table =
+        TableConfig { examples: 16..=arguments.examples, features: 2..=arguments.features, ..TableConfig::default() };
+    let relational = arguments.relational.as_ref().map(|folder| RelationalTasks::read(folder)).transpose()?;
+    if let Some(relational) = &relational {
+        let [training, held_out] = relational.counts();
+        println!("{training} tasks over relational databases, {held_out} held out");
+    }
+    let draw = |seed: u64| match &relational {
+        Some(relational) if StdRng::seed_from_u64(!seed).random::<f64>() >= arguments.single_tables => {
+            relational.task(&table, seed, is_held_out(seed))
+        }
+        _ => tables::task(&table, seed),
+    };
     let mut follower = Follower::resumed(config.steps, &arguments.checkpoint, arguments.resume)?;
-    let parameters = fit(&config, &|seed| tables::task(&table, seed), |event| match event {
+    let parameters = fit(&config, &draw, |event| match event {
         InContextEvent::Step(point) => follower.step(&point),
         InContextEvent::Evaluation(step, losses) => follower.say(&format!(
             "step {step}: held out, of the loss of the labels' distribution: classes {:.4}, numbers {:.4}",

@@ -22,6 +22,11 @@ const LANES: usize = 8;
 /// Seeds of the tasks that are held out; those of training count from 0.
 const HELD_OUT: u64 = 1 << 62;
 
+/// Whether a task's seed is one of those that are held out.
+pub fn is_held_out(seed: u64) -> bool {
+    seed >= HELD_OUT
+}
+
 /// Share of the steps at the end over which the learning rate falls.
 const COOL_DOWN: f32 = 0.25;
 
@@ -111,7 +116,7 @@ fn initial(config: &InContextConfig, seed: u64) -> Vec<f32> {
     parameters
 }
 
-/// Fits a predictor to the tasks that `draw` makes of seeds; returns the averaged parameters of the last step.
+/// Fits a predictor to the tasks that `draw` makes of seeds, some of which are held out ([`is_held_out`]); returns the averaged parameters of the last step.
 ///
 /// # Errors
 ///

@@ -150,7 +150,7 @@ fn network(random: &mut StdRng, rows: usize, features: usize) -> Vec<Vec<f32>> {
     columns
 }
 
-fn shuffle<T>(random: &mut StdRng, values: &mut [T]) {
+pub(super) fn shuffle<T>(random: &mut StdRng, values: &mut [T]) {
     for place in (1..values.len()).rev() {
         values.swap(place, random.random_range(0..=place));
     }
@@ -210,7 +210,7 @@ fn ranks(values: &[f32]) -> Vec<f32> {
 }
 
 /// The shares of `count` classes, from even to skewed.
-fn class_shares(random: &mut StdRng, count: usize) -> Vec<f32> {
+pub(super) fn class_shares(random: &mut StdRng, count: usize) -> Vec<f32> {
     let skew = 1.5 * random.random::<f32>();
     let shares: Vec<f32> = (0..count).map(|_| (skew * normal(random)).exp()).collect();
     let sum: f32 = shares.iter().sum();
@@ -253,7 +253,7 @@ fn warp(random: &mut StdRng, values: &mut [f32]) {
 }
 
 /// Makes a task of features and a label; `None` where the examples say nothing.
-pub(super) fn finish(random: &mut StdRng, table: Vec<Vec<f32>>, target: &[f32], examples: usize) -> Option<Task> {
+fn finish(random: &mut StdRng, table: Vec<Vec<f32>>, target: &[f32], examples: usize) -> Option<Task> {
     let categories = if random.random_bool(0.3) { 0.0 } else { 0.7 * random.random::<f32>() };
     let missing = if random.random_bool(0.6) { 0.0 } else { 0.5 * random.random::<f32>() };
     let silent = if random.random_bool(0.5) { 0.0 } else { 0.4 * random.random::<f32>() };
@@ -284,7 +284,7 @@ pub(super) fn finish(random: &mut StdRng, table: Vec<Vec<f32>>, target: &[f32], 
 }
 
 /// Labels of a random kind.
-pub(super) fn label(random: &mut StdRng, target: &[f32]) -> Option<Labels> {
+fn label(random: &mut StdRng, target: &[f32]) -> Option<Labels> {
     if target.iter().any(|value| !value.is_finite()) {
         return None;
     }

@@ -1,0 +1,229 @@
+//! `relata-bench predict`: the prediction tasks of the corpus' databases, with few examples.
+//!
+//! The features of some rows of each task are made once and kept. Of every task, number of examples and seed there is a split into
+//! examples and rows to predict, which come later where the rows have a time; everyone predicts the same splits from the same
+//! features. The in-context predictor and linear models run here; `bench/peers` adds tree ensembles over what `--export` writes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use relata_experts::in_context::{Column, InContextPredictor, Labels, Prediction};
+use relata_featurize::synthesis::{self, FeatureTable, FeatureValues};
+use serde::{Deserialize, Serialize};
+
+mod export;
+mod linear;
+mod prepare;
+pub mod scores;
+
+use prepare::Prepared;
+use scores::Score;
+
+/// Rows of a split that are predicted at most.
+const MOST_ROWS: usize = 512;
+
+/// Score predictions with few examples
+#[derive(Debug, Clone, Args)]
+pub struct PredictOptions {
+    /// Folder of the corpus
+    #[arg(long, default_value = "../shared/corpus")]
+    pub corpus: PathBuf,
+    /// Databases of the corpus [default: every one of role "eval"]
+    #[arg(long, num_args = 1..)]
+    pub database: Vec<String>,
+    /// Numbers of examples
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 256, 512, 1024])]
+    pub shots: Vec<usize>,
+    /// Seeds of the splits
+    #[arg(long, default_value_t = 5)]
+    pub seeds: u64,
+    /// Steps along foreign keys; 0 reads the columns of the table alone
+    #[arg(long, default_value_t = 2)]
+    pub depth: usize,
+    /// Features that a predictor reads at most
+    #[arg(long, default_value_t = 30)]
+    pub features: usize,
+    /// Shuffle the foreign keys, as a control
+    #[arg(long)]
+    pub shuffle_keys: bool,
+    /// Folder with other weights: in_context.safetensors and in_context.json
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// Name of the in-context predictor in the results
+    #[arg(long, default_value = "relata")]
+    pub name: String,
+    /// Folder of the results, one file for each name, and of features that were made before
+    #[arg(long, default_value = ".relata/predict")]
+    pub output: PathBuf,
+    /// Write features, labels and splits for `bench/peers` as well
+    #[arg(long)]
+    pub export: bool,
+    /// Print the results that are there, of everyone
+    #[arg(long)]
+    pub report: bool,
+    /// Picture of the results over the number of examples
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
+}
+
+/// A split of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Split {
+    pub(crate) seed: u64,
+    pub(crate) shots: usize,
+    /// Places of the examples and of the rows to predict.
+    pub(crate) examples: Vec<usize>,
+    pub(crate) rows: Vec<usize>,
+    /// Features, chosen by what they say of the examples' labels.
+    pub(crate) columns: Vec<usize>,
+}
+
+/// Scores the predictor on what was asked for, or prints what is there.
+///
+/// # Errors
+/// When the corpus, weights or results cannot be read, or features cannot be made or kept.
+pub fn run(options: &PredictOptions) -> Result<String> {
+    std::fs::create_dir_all(&options.output)?;
+    if !options.report {
+        score(options)?;
+    }
+    let scores = scores::read(&options.output)?;
+    if let Some(path) = &options.plot {
+        scores::plot(&scores, path)?;
+    }
+    Ok(scores::print(&scores))
+}
+
+fn score(options: &PredictOptions) -> Result<()> {
+    let predictor = match &options.weights {
+        Some(folder) => {
+            let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
+            InContextPredictor::from_bytes(&read("in_context.safetensors")?, &read("in_context.json")?)?
+        }
+        None => InContextPredictor::pretrained()?,
+    };
+    let tasks = prepare::tasks(options)?;
+    let bar = ProgressBar::new(tasks.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")?);
+    let mut scores: Vec<Score> = vec![];
+    for task in &tasks {
+        bar.set_message(task.name.clone());
+        let splits = splits(options, task);
+        for split in &splits {
+            scores.push(in_context(options, &predictor, task, split)?);
+            if options.name == PredictOptions::NAME {
+                scores.extend(linear::score(task, split)?);
+            }
+        }
+        if options.export {
+            export::write(&options.output, task, &splits)?;
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    scores::write(&options.output, &options.name, &scores)
+}
+
+impl PredictOptions {
+    /// The predictor's name in results that are not of a control.
+    const NAME: &str = "relata";
+}
+
+/// The splits of a task: earlier rows are examples where there is a time.
+fn splits(options: &PredictOptions, task: &Prepared) -> Vec<Split> {
+    let mut splits = vec![];
+    for seed in 0..options.seeds {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut order: Vec<usize> = (0..task.features.rows.len()).collect();
+        if !task.in_time {
+            order.shuffle(&mut random);
+        }
+        let later = order.split_off(order.len() - (order.len() / 3).min(MOST_ROWS));
+        order.shuffle(&mut random);
+        for &shots in &options.shots {
+            if shots > order.len() {
+                continue;
+            }
+            let examples = order[..shots].to_vec();
+            if !task.differ(&examples) || !task.differ(&later) {
+                continue;
+            }
+            let columns = chosen(task, &examples, options.features);
+            splits.push(Split { seed, shots, examples, rows: later.clone(), columns });
+        }
+    }
+    splits
+}
+
+/// The features that say most of the examples' labels.
+fn chosen(task: &Prepared, examples: &[usize], budget: usize) -> Vec<usize> {
+    let mut table = FeatureTable { rows: task.features.rows.clone(), columns: task.features.columns.clone() };
+    // Names tell the columns apart afterwards.
+    table.columns.iter_mut().enumerate().for_each(|(place, column)| column.name = place.to_string());
+    match &task.label {
+        Labels::Classes { labels, .. } => {
+            let labelled: Vec<(usize, u32)> = examples.iter().map(|row| (*row, labels[*row])).collect();
+            table.select(synthesis::Labels::Classes(&labelled), budget);
+        }
+        Labels::Numbers(labels) => {
+            let labelled: Vec<(usize, f32)> = examples.iter().map(|row| (*row, labels[*row])).collect();
+            table.select(synthesis::Labels::Numbers(&labelled), budget);
+        }
+    }
+    let columns: Vec<usize> = table.columns.iter().filter_map(|column| column.name.parse().ok()).collect();
+    // Examples that are all the same in every feature say nothing, and are read as they are.
+    if columns.is_empty() { vec![0] } else { columns }
+}
+
+/// Some rows of some features.
+fn columns(features: &FeatureTable, columns: &[usize], rows: &[usize]) -> Vec<Column> {
+    let column = |place: &usize| match &features.columns[*place].values {
+        FeatureValues::Number(values) => Column::Number(rows.iter().map(|row| values[*row]).collect()),
+        FeatureValues::Category { codes, .. } => Column::Category(rows.iter().map(|row| codes[*row]).collect()),
+    };
+    columns.iter().map(column).collect()
+}
+
+fn in_context(
+    options: &PredictOptions,
+    predictor: &InContextPredictor,
+    task: &Prepared,
+    split: &Split,
+) -> Result<Score> {
+    let examples = columns(&task.features, &split.columns, &split.examples);
+    let rows = columns(&task.features, &split.columns, &split.rows);
+    let (labels, used) = compact(&task.labels_of(&split.examples));
+    let prefilled = predictor.prefill(&examples, &labels)?;
+    let predictions = prefilled.predict(&rows)?;
+    let values: Vec<Vec<f64>> = predictions
+        .iter()
+        .map(|prediction| match prediction {
+            Prediction::Classes(shares) => {
+                let mut all = vec![0.0; task.classes()];
+                shares.iter().zip(&used).for_each(|(share, class)| all[*class as usize] = f64::from(*share));
+                all
+            }
+            Prediction::Numbers(_) => vec![f64::from(prediction.mean().unwrap_or(f32::NAN))],
+        })
+        .collect();
+    Ok(Score::new(&options.name, task, split, &values))
+}
+
+/// Labels whose classes all occur, and the class that each of them was.
+fn compact(labels: &Labels) -> (Labels, Vec<u32>) {
+    match labels {
+        Labels::Numbers(_) => (labels.clone(), vec![]),
+        Labels::Classes { labels, .. } => {
+            let mut used = labels.clone();
+            used.sort_unstable();
+            used.dedup();
+            let place = |label: &u32| used.partition_point(|class| class < label) as u32;
+            (Labels::Classes { labels: labels.iter().map(place).collect(), count: used.len() }, used)
+        }
+    }
+}
