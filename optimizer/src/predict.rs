@@ -79,7 +79,6 @@ impl PredictQuery {
 /// Without a time, features are of the tables as they are. With times, each example and each entity is described by what was there
 /// strictly before its own time, and the values to predict are seen of earlier rows only.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct PredictTask {
     /// The examples: the columns of an entity's key, a date or timestamp if each example has a time of its own, and as the last
     /// column the label. Rows without a label are no examples. An entity may occur several times.
