@@ -89,6 +89,16 @@ impl Shop {
 const TARGET: &str = "SELECT id, label FROM customers WHERE id < 1050";
 const ENTITIES: &str = "SELECT id FROM customers WHERE id >= 1050";
 
+/// Few features: without optimizations they take their time.
+fn small(target: &str, entities: &str) -> PredictTask {
+    PredictTask { features: 8, ..PredictTask::new(target, entities) }
+}
+
+/// Few examples and all the features.
+fn wide(target: &str, entities: &str) -> PredictTask {
+    PredictTask { context: 12, ..PredictTask::new(target, entities) }
+}
+
 async fn predict(sessions: &Sessions, task: &PredictTask) -> relata::Result<Predictions> {
     sessions.relata.predict(&sessions.learned, task).await
 }
@@ -122,7 +132,7 @@ fn floats(predictions: &Predictions, name: &str) -> Vec<f64> {
 #[tokio::test]
 async fn classes_from_rust_and_sql() {
     let sessions = Shop::default().open();
-    let found = predict(&sessions, &PredictTask::new(TARGET, ENTITIES)).await.unwrap();
+    let found = predict(&sessions, &small(TARGET, ENTITIES)).await.unwrap();
     assert_eq!(found.classes, ["there", "gone"]);
     assert_eq!(found.examples, 50);
     assert!(found.features.iter().any(|name| name.starts_with("customers.orders.")), "{:?}", found.features);
@@ -132,9 +142,9 @@ async fn classes_from_rust_and_sql() {
     assert_eq!(found.schema, found.batches[0].schema());
     assert_eq!(found.batches[0].num_rows(), 10);
     assert!(floats(&found, "probability").iter().all(|share| (0.5..=1.0).contains(share)));
-    let again = predict(&sessions, &PredictTask::new(TARGET, ENTITIES)).await.unwrap();
+    let again = predict(&sessions, &small(TARGET, ENTITIES)).await.unwrap();
     assert_eq!(shown(&found), shown(&again));
-    let relation = format!("SELECT * FROM PREDICT(target => ({TARGET}), entities => ({ENTITIES}))");
+    let relation = format!("SELECT * FROM PREDICT(target => ({TARGET}), entities => ({ENTITIES}), features => 8)");
     assert_eq!(sql(&sessions, &relation).await, shown(&found));
     sessions.learned.sql("SET relata.enabled = false").await.unwrap().collect().await.unwrap();
     assert_eq!(sql(&sessions, &relation).await, shown(&found));
@@ -143,7 +153,7 @@ async fn classes_from_rust_and_sql() {
 #[tokio::test]
 async fn the_relation_composes() {
     let sessions = Shop::default().open();
-    let relation = format!("PREDICT(target => ({TARGET}), entities => ({ENTITIES}), depth => 1)");
+    let relation = format!("PREDICT(target => ({TARGET}), entities => ({ENTITIES}), features => 8, depth => 1)");
     let all = format!("SELECT id, prediction, probabilities['gone'] AS gone FROM {relation} p");
     let found = rows(&sessions.learned, &all).await.unwrap();
     assert_eq!(found[0], "id Int64, prediction Utf8, gone Float64");
@@ -157,13 +167,14 @@ async fn the_relation_composes() {
     assert_eq!(sql(&sessions, &format!("SELECT count(*) AS n FROM {relation}")).await, ["| 10 |"]);
     let with = format!(
         "WITH asked AS ({ENTITIES}), known AS ({TARGET}) \
-         SELECT * FROM predict(target => (SELECT * FROM known), entities => (SELECT * FROM asked WHERE id < 1052))"
+         SELECT * FROM predict(target => (SELECT * FROM known), entities => (SELECT * FROM asked WHERE id < 1052), features => 8)"
     );
     assert_eq!(sql(&sessions, &with).await.len(), 2);
     let view = format!("CREATE VIEW gone AS SELECT id, probability FROM {relation} WHERE prediction IS NOT NULL");
     sessions.learned.sql(&view).await.unwrap();
     assert_eq!(sql(&sessions, "SELECT id FROM gone WHERE id % 2 = 0").await.len(), 5);
-    let empty = format!("SELECT * FROM PREDICT(target => ({TARGET}), entities => ({ENTITIES} AND id < 0))");
+    let empty =
+        format!("SELECT * FROM PREDICT(target => ({TARGET}), entities => ({ENTITIES} AND id < 0), features => 8)");
     assert_eq!(sql(&sessions, &empty).await.len(), 0);
 }
 
@@ -176,7 +187,7 @@ async fn labels_of_the_entities_change_nothing() {
         "SELECT k, CASE WHEN upper(l) = 'GONE' THEN 'a' ELSE 'b' END FROM (SELECT id AS k, label AS l FROM customers) c WHERE k < 1050",
         "SELECT id, (SELECT max(o.label) FROM customers o WHERE o.id = customers.id) FROM customers WHERE id < 1050",
     ] {
-        let task = PredictTask::new(target, ENTITIES);
+        let task = small(target, ENTITIES);
         let found = predict(&plain.open(), &task).await.unwrap();
         assert!(!found.features.iter().any(|name| name.contains("label")), "{target}: {:?}", found.features);
         assert_eq!(shown(&found), shown(&predict(&other.open(), &task).await.unwrap()), "{target}");
@@ -188,14 +199,13 @@ async fn what_a_label_is_computed_from_is_hidden_with_the_rows_it_counts() {
     let sessions = Shop::default().open();
     let counted = "SELECT c.id, COUNT(o.id) > 3 AND SUM(o.amount) > 40.0 AS many FROM customers c \
                    LEFT JOIN orders o ON o.customer = c.id WHERE c.id < 1050 GROUP BY c.id";
-    let found = predict(&sessions, &PredictTask::new(counted, ENTITIES)).await.unwrap();
+    let found = predict(&sessions, &wide(counted, ENTITIES)).await.unwrap();
     assert!(found.features.iter().all(|name| !name.contains("orders")), "{:?}", found.features);
     let grouped = "SELECT customer, SUM(amount) FROM orders WHERE customer < 1050 GROUP BY customer";
-    let found = predict(&sessions, &PredictTask::new(grouped, ENTITIES)).await.unwrap();
+    let found = predict(&sessions, &wide(grouped, ENTITIES)).await.unwrap();
     assert!(found.features.contains(&"customers.age".to_owned()), "{:?}", found.features);
     assert!(found.features.iter().all(|name| !name.contains("orders")), "{:?}", found.features);
-    let task =
-        PredictTask { hide: vec![Column::from_qualified_name("customers.age")], ..PredictTask::new(TARGET, ENTITIES) };
+    let task = PredictTask { hide: vec![Column::from_qualified_name("customers.age")], ..wide(TARGET, ENTITIES) };
     let found = predict(&sessions, &task).await.unwrap();
     assert!(!found.features.contains(&"customers.age".to_owned()), "{:?}", found.features);
 }
@@ -207,16 +217,16 @@ async fn only_what_was_before_the_time_is_seen() {
     let timed = "SELECT id, to_timestamp_seconds((id % 20 + 30) * 86400) AS t, label FROM customers WHERE id < 1050";
     let with_times = "SELECT id, to_timestamp_seconds(60 * 86400) AS t FROM customers WHERE id >= 1050";
     for (target, entities, at) in [(TARGET, ENTITIES, at(60)), (timed, ENTITIES, at(60)), (timed, with_times, None)] {
-        let task = PredictTask { at, ..PredictTask::new(target, entities) };
+        let task = PredictTask { at, ..wide(target, entities) };
         let found = predict(&plain, &task).await.unwrap();
         assert!(found.features.iter().any(|name| name.contains("orders")), "{:?}", found.features);
         assert_eq!(shown(&found), shown(&predict(&late, &task).await.unwrap()), "{target}");
         assert_eq!(found.schema.index_of("t").is_ok(), entities == with_times);
     }
-    let mut task = PredictTask { at: at(99), ..PredictTask::new(TARGET, ENTITIES) };
+    let mut task = PredictTask { at: at(99), ..wide(TARGET, ENTITIES) };
     assert_ne!(shown(&predict(&plain, &task).await.unwrap()), shown(&predict(&late, &task).await.unwrap()));
     let relation = format!(
-        "SELECT * FROM PREDICT(target => ({TARGET}), entities => ({ENTITIES}), at => TIMESTAMP '1970-03-01' + INTERVAL '1 day')"
+        "SELECT * FROM PREDICT(target => ({TARGET}), entities => ({ENTITIES}), features => 30, context => 12, at => TIMESTAMP '1970-03-01' + INTERVAL '1 day')"
     );
     task.at = Some(ScalarValue::from("1970-03-02"));
     assert_eq!(sql(&plain, &relation).await, shown(&predict(&plain, &task).await.unwrap()));
@@ -230,26 +240,27 @@ async fn only_what_was_before_the_time_is_seen() {
 async fn many_classes_and_few_integers() {
     let sessions = Shop::default().open();
     let target = "SELECT id, kind FROM customers WHERE id < 1050";
-    let found = predict(&sessions, &PredictTask::new(target, ENTITIES)).await.unwrap();
+    let found = predict(&sessions, &small(target, ENTITIES)).await.unwrap();
     assert_eq!((found.classes.len(), found.classes.last().map(String::as_str)), (10, Some("other")));
     let target = "SELECT id, rating FROM customers WHERE id < 1050";
-    let task = PredictTask::new(target, ENTITIES);
+    let task = small(target, ENTITIES);
     let found = predict(&sessions, &task).await.unwrap();
     assert_eq!(found.classes.len(), 5);
-    let relation =
-        |classes: &str| format!("SELECT * FROM PREDICT(target => ({target}), entities => ({ENTITIES}){classes})");
+    let relation = |classes: &str| {
+        format!("SELECT * FROM PREDICT(target => ({target}), entities => ({ENTITIES}), features => 8{classes})")
+    };
     assert_eq!(sql(&sessions, &relation(", classes => true")).await, shown(&found));
     let numbers = predict(&sessions, &PredictTask { classes: Some(false), ..task }).await.unwrap();
     assert!(numbers.classes.is_empty());
     assert_eq!(sql(&sessions, &relation("")).await, shown(&numbers));
-    let points = PredictTask::new("SELECT id, points FROM customers WHERE id < 1050", ENTITIES);
+    let points = small("SELECT id, points FROM customers WHERE id < 1050", ENTITIES);
     assert!(predict(&sessions, &points).await.unwrap().classes.is_empty());
 }
 
 #[tokio::test]
 async fn numbers_have_ascending_quantiles() {
     let sessions = Shop::default().open();
-    let task = PredictTask::new("SELECT id, spent FROM customers WHERE id < 1050", ENTITIES);
+    let task = small("SELECT id, spent FROM customers WHERE id < 1050", ENTITIES);
     let found = predict(&sessions, &task).await.unwrap();
     let batch = &found.batches[0];
     let quantiles = batch.column_by_name("quantiles").unwrap().as_list::<i32>();
@@ -269,11 +280,10 @@ async fn numbers_have_ascending_quantiles() {
 async fn examples_are_drawn_and_unlabelled_rows_are_none() {
     let sessions = Shop { customers: 400, ..Shop::default() }.open();
     // Customers from 50 on have no label.
-    let all = PredictTask::new("SELECT id, label FROM customers", ENTITIES);
+    let all = small("SELECT id, label FROM customers", ENTITIES);
     assert_eq!(predict(&sessions, &all).await.unwrap().examples, 50);
     let rare = "SELECT id, CASE WHEN id = 1399 THEN 'rare' ELSE 'common' END FROM customers";
-    let task =
-        PredictTask { context: 20, features: 5, ..PredictTask::new(rare, "VALUES (1399), (1001), (1399), (NULL)") };
+    let task = PredictTask { context: 20, features: 5, ..small(rare, "VALUES (1399), (1001), (1399), (NULL)") };
     let task = PredictTask { entity: Some(TableReference::bare("customers")), ..task };
     let found = predict(&sessions, &task).await.unwrap();
     assert_eq!((found.examples, found.classes.as_slice()), (20, &["common".to_owned(), "rare".to_owned()][..]));
@@ -291,7 +301,7 @@ async fn examples_are_drawn_and_unlabelled_rows_are_none() {
 #[tokio::test]
 async fn keys_are_inferred_where_none_are_declared() {
     let sessions = Shop { declared: false, ..Shop::default() }.open();
-    let found = predict(&sessions, &PredictTask::new(TARGET, ENTITIES)).await.unwrap();
+    let found = predict(&sessions, &small(TARGET, ENTITIES)).await.unwrap();
     assert!(found.features.iter().any(|name| name.starts_with("customers.orders.")), "{:?}", found.features);
     // A declared key to what is not unique is no harm.
     let key = ForeignKey {
@@ -301,8 +311,7 @@ async fn keys_are_inferred_where_none_are_declared() {
         referenced: vec!["age".to_owned()],
     };
     let relata = sessions.relata.clone().with_foreign_keys(vec![key]);
-    let by_age =
-        PredictTask::new("SELECT age, label FROM customers WHERE id < 1050", "SELECT DISTINCT age FROM customers");
+    let by_age = small("SELECT age, label FROM customers WHERE id < 1050", "SELECT DISTINCT age FROM customers");
     let found = relata.predict(&sessions.learned, &by_age).await.unwrap();
     assert_eq!(found.batches[0].num_rows(), 50);
 }
@@ -310,8 +319,9 @@ async fn keys_are_inferred_where_none_are_declared() {
 #[tokio::test]
 async fn explain_shows_the_features() {
     let sessions = Shop::default().open();
-    let relation =
-        format!("PREDICT(target => ({TARGET}), entities => ({ENTITIES}), depth => 1, hide => [customers.age])");
+    let relation = format!(
+        "PREDICT(target => ({TARGET}), entities => ({ENTITIES}), features => 8, depth => 1, hide => [customers.age])"
+    );
     let plan = sql(&sessions, &format!("EXPLAIN FORMAT INDENT SELECT id FROM {relation} LIMIT 2")).await.join("\n");
     for part in [
         "PredictExec: entities=customers(id)",
@@ -331,10 +341,10 @@ async fn explain_shows_the_features() {
 #[tokio::test]
 async fn tasks_that_cannot_be_say_why() {
     let sessions = Shop::default().open();
-    let task = || PredictTask::new(TARGET, ENTITIES);
-    let target = |target: &str| PredictTask::new(target, ENTITIES);
+    let plain = || small(TARGET, ENTITIES);
+    let target = |target: &str| small(target, ENTITIES);
     let at = Some(ScalarValue::TimestampSecond(Some(60 * DAY), None));
-    let keyed = PredictTask { entity: Some(TableReference::bare("cities")), ..task() };
+    let keyed = PredictTask { entity: Some(TableReference::bare("cities")), ..plain() };
     for (task, part) in [
         (target("SELECT id, label FROM customers WHERE id < 0"), "no examples"),
         (target("SELECT id, label FROM customers WHERE label IS NULL"), "no examples"),
@@ -346,26 +356,23 @@ async fn tasks_that_cannot_be_say_why() {
         (target("SELECT id, now(), label FROM customers"), "which time to predict at"),
         (target("SELECT id + 1, label FROM customers"), "do not belong to one table"),
         (target("SELECT * FROM (VALUES (1, 'a'), (2, 'b')) t"), "do not belong to one table"),
-        (PredictTask::new(TARGET, "SELECT id, now() FROM customers"), "the examples have none"),
-        (PredictTask::new(TARGET, "SELECT id AS prediction FROM customers"), "two columns prediction"),
-        (PredictTask::new(TARGET, "SELECT 'x' FROM customers"), "does not fit"),
-        (PredictTask { classes: Some(false), ..task() }, "no numbers"),
-        (PredictTask { depth: 4, ..task() }, "depth is 4"),
-        (PredictTask { context: 1025, ..task() }, "context is 1025"),
-        (PredictTask { features: 0, ..task() }, "features is 0"),
-        (PredictTask { hide: vec![Column::from_qualified_name("customers.nothing")], ..task() }, "no column nothing"),
-        (PredictTask { hide: vec![Column::from_name("age")], ..task() }, "without its table"),
-        (PredictTask { at: Some(ScalarValue::Utf8(None)), ..task() }, "is NULL"),
-        (
-            PredictTask { at, ..PredictTask::new("SELECT id, amount FROM orders", "SELECT id FROM orders") },
-            "are events",
-        ),
+        (small(TARGET, "SELECT id, now() FROM customers"), "the examples have none"),
+        (small(TARGET, "SELECT id AS prediction FROM customers"), "two columns prediction"),
+        (small(TARGET, "SELECT 'x' FROM customers"), "does not fit"),
+        (PredictTask { classes: Some(false), ..plain() }, "no numbers"),
+        (PredictTask { depth: 4, ..plain() }, "depth is 4"),
+        (PredictTask { context: 1025, ..plain() }, "context is 1025"),
+        (PredictTask { features: 0, ..plain() }, "features is 0"),
+        (PredictTask { hide: vec![Column::from_qualified_name("customers.nothing")], ..plain() }, "no column nothing"),
+        (PredictTask { hide: vec![Column::from_name("age")], ..plain() }, "without its table"),
+        (PredictTask { at: Some(ScalarValue::Utf8(None)), ..plain() }, "is NULL"),
+        (PredictTask { at, ..small("SELECT id, amount FROM orders", "SELECT id FROM orders") }, "are events"),
     ] {
         let found = reason(&sessions, &task).await;
         assert!(found.starts_with("no prediction: ") && found.contains(part), "{part}: {found}");
     }
     assert!(predict(&sessions, &keyed).await.is_ok(), "id is a column of cities as well");
-    let unknown = PredictTask { entity: Some(TableReference::bare("nowhere")), ..task() };
+    let unknown = PredictTask { entity: Some(TableReference::bare("nowhere")), ..plain() };
     assert!(matches!(predict(&sessions, &unknown).await, Err(RelataError::NoTable(_))));
     assert!(matches!(
         predict(&sessions, &target("SELECT nothing FROM customers")).await,
