@@ -13,6 +13,8 @@ mod prepared;
 mod relations;
 mod shape;
 
+use std::sync::{Arc, OnceLock};
+
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{Column, ScalarValue, TableReference};
@@ -208,7 +210,7 @@ impl Relata {
     /// Predicts with these weights from now on, instead of those inside the crate.
     #[must_use]
     pub fn with_predictor(mut self, predictor: InContextPredictor) -> Self {
-        self.predictor = std::sync::Arc::new(std::sync::OnceLock::from(std::sync::Arc::new(predictor)));
+        self.predictor = Arc::new(OnceLock::from(Arc::new(predictor)));
         self
     }
 }

@@ -44,7 +44,7 @@ enum Command {
     /// Answers a file of aggregating queries approximately, without running them
     Answer(answer::AnswerArgs),
     /// Predicts a column of a database from labelled examples, without training
-    Predict(predict::PredictArgs),
+    Predict(Box<predict::PredictArgs>),
     /// Shows a plan with relata's rows and intervals next to DataFusion's
     Explain(explain::ExplainArgs),
     /// Compares settings for a query, or orders of tables for a file of queries, without running any

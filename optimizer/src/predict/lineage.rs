@@ -92,6 +92,12 @@ impl Walk<'_> {
         BaseColumn { table, column }
     }
 
+    /// Columns that a scan filters by.
+    fn filtered(&self, scan: &TableScan) -> impl Iterator<Item = BaseColumn> {
+        let filters = scan.filters.iter().flat_map(Expr::column_refs);
+        filters.map(|column| self.base(scan, column.name.clone()))
+    }
+
     fn aggregate(&self, node: &Aggregate, index: usize) -> Result<Lineage> {
         if let Some(Expr::GroupingSet(_)) = node.group_expr.first() {
             let columns = self.mentioned(&LogicalPlan::Aggregate(node.clone()))?;
@@ -178,8 +184,7 @@ impl Walk<'_> {
                     if let Some(view) = scan.source.get_logical_plan() {
                         columns.extend(self.selecting(&view)?);
                     }
-                    let filters = scan.filters.iter().flat_map(Expr::column_refs);
-                    columns.extend(filters.map(|column| self.base(scan, column.name.clone())));
+                    columns.extend(self.filtered(scan));
                 }
                 _ => {}
             }
@@ -202,18 +207,22 @@ impl Walk<'_> {
             return self.column(column, inputs);
         }
         let mut lineage = Lineage::default();
-        for column in expr.column_refs() {
-            lineage.merge(self.column(column, inputs)?);
-        }
         expr.apply(|part| {
-            let subquery = match part {
-                Expr::ScalarSubquery(subquery) => subquery,
-                Expr::Exists(exists) => &exists.subquery,
-                Expr::InSubquery(within) => &within.subquery,
-                Expr::SetComparison(comparison) => &comparison.subquery,
+            let (subquery, is_read) = match part {
+                Expr::Column(column) => {
+                    lineage.merge(self.column(column, inputs)?);
+                    return Ok(TreeNodeRecursion::Continue);
+                }
+                Expr::ScalarSubquery(subquery) => (&subquery.subquery, true),
+                Expr::Exists(exists) => (&exists.subquery.subquery, false),
+                Expr::InSubquery(within) => (&within.subquery.subquery, true),
+                Expr::SetComparison(comparison) => (&comparison.subquery.subquery, true),
                 _ => return Ok(TreeNodeRecursion::Continue),
             };
-            lineage.columns.extend(self.mentioned(&subquery.subquery)?);
+            lineage.columns.extend(self.mentioned(subquery)?);
+            for index in 0..if is_read { subquery.schema().fields().len() } else { 0 } {
+                lineage.columns.extend(self.output(subquery, index)?.all());
+            }
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(lineage)
@@ -231,18 +240,17 @@ impl Walk<'_> {
     /// Every column that a plan's expressions and outputs mention.
     fn mentioned(&self, plan: &LogicalPlan) -> Result<BTreeSet<BaseColumn>> {
         let mut columns = BTreeSet::new();
-        plan.apply_with_subqueries(|node| {
+        plan.apply(|node| {
             let inputs = node.inputs();
             node.apply_expressions(|expr| {
-                for column in expr.column_refs() {
-                    columns.extend(self.column(column, &inputs)?.all());
-                }
+                columns.extend(self.expression(expr, &inputs)?.all());
                 Ok(TreeNodeRecursion::Continue)
             })?;
-            if let LogicalPlan::TableScan(scan) = node
-                && let Some(view) = scan.source.get_logical_plan()
-            {
-                columns.extend(self.mentioned(&view)?);
+            if let LogicalPlan::TableScan(scan) = node {
+                if let Some(view) = scan.source.get_logical_plan() {
+                    columns.extend(self.mentioned(&view)?);
+                }
+                columns.extend(self.filtered(scan));
             }
             if let LogicalPlan::Extension(_) | LogicalPlan::Unnest(_) | LogicalPlan::RecursiveQuery(_) = node {
                 for input in inputs {
@@ -254,5 +262,58 @@ impl Walk<'_> {
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn labels_come_from_columns() {
+        let ctx = SessionContext::new();
+        for table in ["c (id INT, x INT, y INT)", "o (id INT, k INT, n INT)"] {
+            ctx.sql(&format!("CREATE TABLE {table}")).await.unwrap();
+        }
+        ctx.sql("CREATE VIEW v AS SELECT id AS k, x + y AS s FROM c").await.unwrap();
+        // The last column of a query, what it is, what it is computed from, and what decides over that.
+        for (sql, direct, columns, selecting) in [
+            ("SELECT x FROM c WHERE y > 0", "c.x", "c.x", ""),
+            ("SELECT CAST(a.z AS BIGINT) AS w FROM (SELECT x AS z FROM c ORDER BY x LIMIT 3) a", "c.x", "c.x", ""),
+            ("SELECT s > 1 FROM v", "", "c.x c.y", ""),
+            ("SELECT k FROM v", "c.id", "c.id", ""),
+            ("SELECT c.id, o.n FROM c JOIN o ON o.k = c.id", "o.n", "o.n", ""),
+            ("SELECT o.n IS NULL FROM c LEFT JOIN o ON o.k = c.id AND o.id > 1", "", "o.n", "c.id o.id o.k"),
+            ("SELECT o.n FROM o RIGHT JOIN c ON o.k = c.id", "o.n", "o.n", "c.id o.k"),
+            ("SELECT c.x FROM c LEFT JOIN o ON o.k = c.id", "c.x", "c.x", ""),
+            ("SELECT k, COUNT(*) FROM o WHERE n > 2 GROUP BY k", "", "", "o.k o.n"),
+            ("SELECT COUNT(*), k FROM o GROUP BY k", "o.k", "o.k", ""),
+            ("SELECT sum(n) OVER (PARTITION BY k) FROM o WHERE id > 1", "", "o.k o.n", "o.id"),
+            ("SELECT x FROM c UNION ALL SELECT n FROM o", "", "c.x o.n", ""),
+            ("SELECT x FROM c UNION ALL SELECT x FROM c WHERE y > 1", "c.x", "c.x", ""),
+            ("SELECT DISTINCT ON (x) x, y FROM c ORDER BY x, id", "c.y", "c.y", ""),
+            ("SELECT (SELECT max(n) FROM o WHERE o.k = c.id) > 1 FROM c", "", "o.k o.n", ""),
+            ("SELECT EXISTS (SELECT 1 FROM o WHERE o.k = c.id AND o.n > 1) FROM c", "", "o.k o.n", ""),
+            ("SELECT id IN (SELECT k FROM o) FROM c", "", "c.id o.k", ""),
+            ("SELECT x FROM c WHERE id IN (SELECT k FROM o)", "c.x", "c.x", ""),
+            ("SELECT unnest(make_array(x, y)) FROM c", "", "c.x c.y", ""),
+            ("SELECT sum(x) FROM c GROUP BY ROLLUP (y)", "", "c.x c.y", ""),
+            ("SELECT 1", "", "", ""),
+        ] {
+            let session = ctx.state();
+            let plan = session.create_logical_plan(sql).await.unwrap();
+            let last = plan.schema().fields().len() - 1;
+            let name = |base: &BaseColumn| format!("{}.{}", base.table.table, base.column);
+            let names = |bases: &BTreeSet<BaseColumn>| bases.iter().map(name).collect::<Vec<_>>().join(" ");
+            let found = Walk { session: &session }.output(&plan, last).unwrap();
+            assert_eq!(found.direct.as_ref().map(name).unwrap_or_default(), direct, "{sql}\n{plan}");
+            assert_eq!([names(&found.columns), names(&found.selecting)], [columns, selecting], "{sql}\n{plan}");
+            // Optimized plans may read what decides over a value as a part of it, but forget none.
+            let optimized = session.optimize(&plan).unwrap();
+            let all = Walk { session: &session }.output(&optimized, last).unwrap().all();
+            assert!(all.is_superset(&found.all()), "{sql}\n{optimized}\n{all:?}");
+        }
     }
 }

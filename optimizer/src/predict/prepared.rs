@@ -6,7 +6,7 @@ use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::arrow::compute::{CastOptions, cast_with_options, concat, concat_batches};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::MemTable;
-use datafusion::common::TableReference;
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
@@ -109,17 +109,19 @@ impl Prepared {
     }
 
     /// What a plan says of the task: its table, what is hidden, and its limits.
-    pub(crate) fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> [String; 5] {
         let table = |place: usize| self.relations.tables[place].reference.table();
         let hidden: Vec<String> =
             self.synthesis.hidden.iter().map(|(place, column)| format!("{}.{column}", table(*place))).collect();
         let key = self.synthesis.entity_key.join(", ");
         let PredictTask { depth, context, features, .. } = &self.task;
-        format!(
-            "entities={}({key}), hidden=[{}], depth={depth}, context={context}, features={features}",
-            table(self.synthesis.entity),
-            hidden.join(", ")
-        )
+        [
+            format!("entities={}({key})", table(self.synthesis.entity)),
+            format!("hidden=[{}]", hidden.join(", ")),
+            format!("depth={depth}"),
+            format!("context={context}"),
+            format!("features={features}"),
+        ]
     }
 
     /// Runs the queries and predicts, for `limit` entities at most.
@@ -179,7 +181,7 @@ impl Prepared {
                 Some(at) => Some(at.cast_to(&microseconds())?),
                 None => None,
             };
-            if at.as_ref().is_some_and(datafusion::common::ScalarValue::is_null) {
+            if at.as_ref().is_some_and(ScalarValue::is_null) {
                 return Err(no_prediction("the time to predict at is NULL"));
             }
             let given = |rows: usize| match &at {
@@ -248,7 +250,7 @@ fn microseconds() -> DataType {
 fn converted(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let cast = cast_with_options(values, data_type, &options);
-    Ok(cast.map_err(|error| no_prediction(format!("a key or time does not fit: {error}")))?)
+    cast.map_err(|error| no_prediction(format!("a key or time does not fit: {error}")))
 }
 
 /// The rows of a query.

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Constraint, ResolvedTableReference, TableReference};
+use datafusion::common::{Column, Constraint, ResolvedTableReference, TableReference};
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionContext;
-use relata_featurize::foreign_key::foreign_keys;
+use relata_featurize::foreign_key::{self, foreign_keys};
 use relata_featurize::profile::TableProfile;
 use relata_featurize::synthesis::{Reference, Relation, Relations, infer_time};
 
@@ -89,7 +89,7 @@ impl Database {
     /// When there is no such table or column.
     pub(super) fn named(
         &self,
-        column: &datafusion::common::Column,
+        column: &Column,
         resolved: impl Fn(TableReference) -> ResolvedTableReference,
     ) -> Result<(usize, String)> {
         let Some(table) = &column.relation else {
@@ -210,7 +210,7 @@ impl Database {
             let schema = self.providers[table].schema();
             columns.iter().map(|column| schema.field(*column).name().clone()).collect()
         };
-        let reference = |key: relata_featurize::foreign_key::ForeignKey| {
+        let reference = |key: foreign_key::ForeignKey| {
             let (table, references) = (members[key.table], members[key.references]);
             Reference {
                 table,

@@ -1,5 +1,8 @@
 //! `PREDICT(target => (SELECT ...), entities => (SELECT ...), ...)` in FROM.
 
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
@@ -10,8 +13,6 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, Query, TableFactor, Value, ValueWithSpan,
 };
-
-use std::sync::Arc;
 
 use super::predicted::PredictedTable;
 use crate::predict::Shape;
@@ -139,7 +140,7 @@ fn constant(name: &str, value: SqlExpr, context: &mut dyn RelationPlannerContext
 
 fn whole<T: TryFrom<i64>>(name: &str, value: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<T> {
     let value = constant(name, value, context)?;
-    let number = match value.cast_to(&datafusion::arrow::datatypes::DataType::Int64) {
+    let number = match value.cast_to(&DataType::Int64) {
         Ok(ScalarValue::Int64(Some(number))) if value.data_type().is_integer() => T::try_from(number).ok(),
         _ => None,
     };

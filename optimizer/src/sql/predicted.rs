@@ -109,12 +109,12 @@ impl DisplayAs for PredictExec {
         let (summary, count) = (self.prepared.summary(), self.features.len());
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                write!(f, "PredictExec: {summary}")?;
+                write!(f, "PredictExec: {}", summary.join(", "))?;
                 self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))?;
                 write!(f, ", computed={count} [{}]", self.features.join(", "))
             }
             DisplayFormatType::TreeRender => {
-                writeln!(f, "{}", summary.replace(", ", "\n"))?;
+                summary.iter().try_for_each(|line| writeln!(f, "{line}"))?;
                 writeln!(f, "computed={count}")
             }
         }
