@@ -15,7 +15,7 @@ mod shape;
 
 use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::execution::session_state::SessionState;
@@ -142,7 +142,19 @@ impl PredictTask {
         };
         within("depth", self.depth, 1, 3)?;
         within("context", self.context, MOST_CLASSES, MOST_EXAMPLES)?;
-        within("features", self.features, 1, MOST_FEATURES)
+        within("features", self.features, 1, MOST_FEATURES)?;
+        self.cutoff().map(drop)
+    }
+
+    /// The time to predict at, in microseconds.
+    fn cutoff(&self) -> Result<Option<ScalarValue>> {
+        let Some(at) = &self.at else { return Ok(None) };
+        let data_type = at.data_type();
+        let is_text = matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        if at.is_null() || !(is_text || shape::is_time(&data_type)) {
+            return Err(no_prediction(format!("the time to predict at is {at}, a {data_type}")));
+        }
+        Ok(Some(at.cast_to(&shape::microseconds())?))
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::arrow::compute::{CastOptions, cast_with_options, concat, concat_batches};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::MemTable;
-use datafusion::common::{ScalarValue, TableReference};
+use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
@@ -20,7 +20,7 @@ use relata_featurize::synthesis::{
 use super::examples::Examples;
 use super::lineage::{BaseColumn, Lineage, Walk};
 use super::relations::Database;
-use super::shape::{Kind, Shape};
+use super::shape::{Kind, Shape, microseconds};
 use super::{PredictTask, Predictions, no_prediction, output};
 use crate::config::RelataConfig;
 use crate::{Relata, Result};
@@ -177,13 +177,7 @@ impl Prepared {
             columns.push(concat(&[&example?, &entity?]).map_err(DataFusionError::from)?);
         }
         if self.schema.index_of(AT).is_ok() {
-            let at = match &self.task.at {
-                Some(at) => Some(at.cast_to(&microseconds())?),
-                None => None,
-            };
-            if at.as_ref().is_some_and(ScalarValue::is_null) {
-                return Err(no_prediction("the time to predict at is NULL"));
-            }
+            let at = self.task.cutoff()?;
             let given = |rows: usize| match &at {
                 Some(at) => Ok(at.to_array_of_size(rows)?),
                 None => Err(no_prediction("there is no time to predict at")),
@@ -240,10 +234,6 @@ impl Relata {
         let predictor = Arc::new(InContextPredictor::pretrained()?);
         Ok(Arc::clone(self.predictor.get_or_init(|| predictor)))
     }
-}
-
-fn microseconds() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, None)
 }
 
 /// Values of another type; those that do not fit are an error.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::common::DFSchema;
 
 use super::{PredictTask, no_prediction};
@@ -128,6 +128,11 @@ fn probabilities() -> DataType {
 /// The type of the quantiles of a number.
 fn quantiles() -> DataType {
     DataType::List(Arc::new(Field::new_list_field(DataType::Float64, true)))
+}
+
+/// The type of the times that features know of.
+pub(super) fn microseconds() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, None)
 }
 
 pub(super) fn is_time(data_type: &DataType) -> bool {

@@ -365,7 +365,7 @@ async fn tasks_that_cannot_be_say_why() {
         (PredictTask { features: 0, ..plain() }, "features is 0"),
         (PredictTask { hide: vec![Column::from_qualified_name("customers.nothing")], ..plain() }, "no column nothing"),
         (PredictTask { hide: vec![Column::from_name("age")], ..plain() }, "without its table"),
-        (PredictTask { at: Some(ScalarValue::Utf8(None)), ..plain() }, "is NULL"),
+        (PredictTask { at: Some(ScalarValue::Utf8(None)), ..plain() }, "at is NULL"),
         (PredictTask { at, ..small("SELECT id, amount FROM orders", "SELECT id FROM orders") }, "are events"),
     ] {
         let found = reason(&sessions, &task).await;
@@ -401,6 +401,7 @@ async fn relations_that_cannot_be_say_why() {
         (format!("{queries}, entity => public.nowhere"), "no table"),
         (format!("{queries}, at => random()"), "constant"),
         (format!("{queries}, at => 'yesterday'"), "yesterday"),
+        (format!("{queries}, at => 5"), "at is 5, a Int64"),
     ] {
         let query = format!("SELECT * FROM PREDICT({arguments})");
         let error = rows(&sessions.learned, &query).await.unwrap_err().to_string();
@@ -409,7 +410,9 @@ async fn relations_that_cannot_be_say_why() {
     let beside = "SELECT * FROM customers c, PREDICT(target => (SELECT id, label FROM customers o WHERE o.city = c.city), \
                   entities => (SELECT 1)) p";
     assert!(rows(&sessions.learned, beside).await.is_err());
-    let named =
-        format!("SELECT id FROM PREDICT({queries}, entity => customers, hide => customers.age, at => now()) p LIMIT 1");
+    let named = format!(
+        "SELECT id FROM PREDICT({queries}, entity => customers, hide => customers.age, at => now(), time => orders.day, \
+         timeless => [customers, public.cities], context => 10, features => 4) p LIMIT 1"
+    );
     assert_eq!(sql(&sessions, &named).await.len(), 1);
 }
