@@ -29,6 +29,9 @@ pub enum RelataError {
     /// The query has no approximate answer.
     #[error("no approximate answer: {0}")]
     NoAnswer(String),
+    /// A column cannot be predicted: the task does not fit the tables, or has nothing to learn from.
+    #[error("no prediction: {0}")]
+    NoPrediction(String),
     /// The query has no predicted runtime.
     #[error("no runtime: {0}")]
     NoRuntime(String),

@@ -27,8 +27,9 @@
 //! lists and forgets them. `explain` shows the estimates, in EXPLAIN and next to DataFusion's own.
 //! `runtime` predicts how long a physical plan takes on the machine, `advice` compares settings by it and `layout` the
 //! orders of files, `recorded` keeps how long it took.
-//! `answer` answers aggregating queries from the same profiles. `sql` has the table functions of a session, `approx_answer` and
-//! those of maintenance.
+//! `answer` answers aggregating queries from the same profiles. `predict` predicts a column of any database from labelled examples,
+//! without training. `sql` has the table functions of a session, `approx_answer` and those of maintenance, and the relation
+//! `PREDICT(...)`.
 //! `tune` (a feature) adapts the experts to a database by running its queries, and `tuned` keeps their weights.
 //!
 //! Invariants: only this crate implements DataFusion traits; whatever goes wrong inside relata leaves the query to
@@ -50,6 +51,7 @@ mod layout;
 mod maintenance;
 mod optimizer;
 mod planner;
+mod predict;
 mod profiles;
 mod random_rows;
 mod recorded;
@@ -69,6 +71,7 @@ pub use estimate::{Estimate, KnownRows, Origin, PlanEstimate};
 pub use layout::LayoutAdvice;
 pub use maintenance::{LoadedProfile, ProfileReport};
 pub use optimizer::{QueryEstimate, Relata};
+pub use predict::{MOST_EXAMPLES, PredictQuery, PredictTask, Predictions};
 pub use profiles::{DataVersions, ProfileSource, TableReport};
 pub use random_rows::RandomRows;
 pub use runtime::{EstimatedPlan, RuntimeEstimate};
@@ -76,6 +79,8 @@ pub use synopses::{ForeignKey, SynopsesReport, SynopsisReport};
 
 /// The experts that [`Relata::new`] takes.
 pub use relata_experts::ExpertStack;
+/// What [`Relata::with_predictor`] takes.
+pub use relata_experts::in_context::InContextPredictor;
 /// The joins that [`KnownRows`] is asked about.
 pub use relata_featurize::join_graph::{JoinGraph, RelationSet};
 /// How a table is sampled and sketched.

@@ -1,7 +1,7 @@
 //! [`Relata`]: what users hold.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use datafusion::catalog::{Session, TableProvider};
@@ -19,6 +19,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use relata_experts::in_context::InContextPredictor;
 use relata_experts::{AnswerHead, ExpertStack, PhysicalExpert};
 use relata_featurize::profile::ProfileConfig;
 use relata_featurize::resources::Resources;
@@ -47,6 +48,8 @@ pub struct Relata {
     pub(crate) answers: Option<Arc<AnswerHead>>,
     /// The expert of physical plans; `None` predicts no runtimes.
     pub(crate) physical: Option<Arc<PhysicalExpert>>,
+    /// The predictor of columns, once it is loaded.
+    pub(crate) predictor: Arc<OnceLock<Arc<InContextPredictor>>>,
     /// The machine, once it is measured.
     pub(crate) machine: Arc<OnceCell<Option<Resources>>>,
     pub(crate) profiles: Arc<ProfileStore>,
@@ -54,7 +57,7 @@ pub struct Relata {
     pub(crate) counters: Arc<Counters>,
     pub(crate) record: Arc<Record>,
     known: Option<Arc<dyn KnownRows>>,
-    foreign_keys: Arc<Vec<ForeignKey>>,
+    pub(crate) foreign_keys: Arc<Vec<ForeignKey>>,
     pub(crate) cost_model: Arc<dyn CostModel>,
 }
 
@@ -90,6 +93,7 @@ impl Relata {
             experts: experts.map(Arc::new),
             answers: None,
             physical: None,
+            predictor: Arc::default(),
             machine: Arc::default(),
             profiles: Arc::default(),
             config: RelataConfig::default(),
@@ -174,7 +178,13 @@ impl Relata {
     /// Makes the session plan with relata: wraps its query planner, adds the settings `relata.*` and the table functions
     /// `approx_answer('SELECT ...')` (see [`Self::answer`]), `relata_analyze()`, `relata_profiles()`, `relata_drop()` (see
     /// [`Self::analyze`], [`Self::profiles`], [`Self::forget`]), `relata_counters()` and `relata_explain('SELECT ...')`, which
-    /// lists the sub-plans of a query with their estimates and the join orders that were compared with their costs.
+    /// lists the sub-plans of a query with their estimates and the join orders that were compared with their costs; and the
+    /// relation `PREDICT` (see [`Self::predict`]), whose arguments have the names of [`crate::PredictTask`]:
+    ///
+    /// ```sql
+    /// SELECT * FROM PREDICT(target => (SELECT id, churned FROM customers WHERE churned IS NOT NULL),
+    ///                       entities => (SELECT id FROM customers WHERE churned IS NULL), hide => [customers.left_on]) p
+    /// ```
     #[must_use]
     pub fn install(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let previous = builder.query_planner().take();
@@ -185,6 +195,8 @@ impl Relata {
         for function in sql::functions(self) {
             functions.insert(function.name().to_owned(), Arc::new(function));
         }
+        let relations = builder.relation_planners().get_or_insert_default();
+        relations.insert(0, Arc::new(sql::Predict { relata: self.clone() }));
         builder.with_query_planner(Arc::new(planner))
     }
 

@@ -490,3 +490,48 @@ fn damage(path: &Path) {
     let bytes = fs::read(path).unwrap();
     fs::write(path, &bytes[..bytes.len() - 20]).unwrap();
 }
+
+#[test]
+fn columns_are_predicted() {
+    let folder = Folder::shop();
+    let target = "SELECT customer_id, CASE WHEN town_id < 2 THEN 'west' ELSE 'east' END AS side FROM customer \
+                  WHERE customer_id < 115";
+    let entities = "SELECT customer_id FROM customer WHERE customer_id >= 115";
+    let given = ["predict", "--target", target, "--entities", entities, "--features", "4", "--format"];
+    let ran = folder.relata(&[&given[..], &["json"]].concat()).expect(0);
+    let rows = ran.json_lines();
+    assert_eq!(rows.len(), 5);
+    assert_eq!((&rows[0]["customer_id"], &rows[0]["examples"]), (&115.into(), &15.into()));
+    let shares = ["west", "east"].map(|side| rows[0]["probabilities"][side].as_f64().unwrap());
+    assert!((shares[0] + shares[1] - 1.0).abs() < 1e-3, "{shares:?}");
+    assert!(ran.err.contains("from 15 examples") && !ran.err.contains("customer.town_id"), "{ran:?}");
+    let task = format!(
+        r#"{{"target": {target:?}, "entities": "SELECT 1", "features": 4, "depth": 1, "hide": ["orders.amount"]}}"#
+    );
+    let task = folder.write("task.json", task);
+    let given = ["predict", "--task", task.to_str().unwrap(), "--entities", entities, "--format", "csv"];
+    let ran = folder.relata(&given).expect(0);
+    assert!(ran.out.starts_with("customer_id,prediction,probability,probabilities,examples,features\n115,"), "{ran:?}");
+    assert!(!ran.err.contains("amount"), "{ran:?}");
+    let numbers = "SELECT customer_id, avg(amount) FROM orders WHERE customer_id < 115 GROUP BY customer_id";
+    let ran = folder.relata(&["predict", "--target", numbers, "--entities", entities, "--features", "4"]).expect(0);
+    assert!(ran.out.contains("| quantiles") && ran.out.contains("| 119 "), "{ran:?}");
+    let sql =
+        format!("SELECT count(*) AS n FROM PREDICT(target => ({target}), entities => ({entities}), features => 2)");
+    assert!(folder.relata(&["sql", "--format", "csv", &sql]).expect(0).out.contains("n\n5\n"));
+}
+
+#[test]
+fn tasks_that_are_wrong_are_named() {
+    let folder = Folder::shop();
+    let task = folder.write("task.json", r#"{"target": "SELECT customer_id, name FROM customer", "depht": 1}"#);
+    let ran = folder.relata(&["predict", "--task", task.to_str().unwrap()]).expect(1);
+    assert!(ran.err.contains("task.json") && ran.err.contains("depht"), "{ran:?}");
+    let task = folder.write("task.json", r#"{"target": "SELECT customer_id, name FROM customer"}"#);
+    let ran = folder.relata(&["predict", "--task", task.to_str().unwrap()]).expect(1);
+    assert!(ran.err.contains("names no entities query"), "{ran:?}");
+    let given = ["--target", "SELECT customer_id, town_id FROM customer", "--entities", "SELECT 1", "--depth", "9"];
+    let ran = folder.relata(&[&["predict"], &given[..]].concat()).expect(1);
+    assert!(ran.err.contains("depth is 9, allowed are 1 to 3"), "{ran:?}");
+    folder.relata(&["predict", "--target", "SELECT 1"]).expect(2);
+}

@@ -25,6 +25,8 @@ mod estimates;
 mod explain;
 #[path = "library/maintenance.rs"]
 mod maintenance;
+#[path = "library/predict.rs"]
+mod predict;
 #[path = "library/property.rs"]
 mod property;
 #[path = "../examples/quick_start.rs"]

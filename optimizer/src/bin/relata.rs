@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use relata::cli::session::{STACK_BYTES, SessionOptions, parse_bytes};
 use relata::cli::terminal::Terminal;
-use relata::cli::{CliError, Outcome, advise, answer, demo, estimate, explain, profile, run, sql, tune};
+use relata::cli::{CliError, Outcome, advise, answer, demo, estimate, explain, predict, profile, run, sql, tune};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,6 +43,8 @@ enum Command {
     Estimate(estimate::EstimateArgs),
     /// Answers a file of aggregating queries approximately, without running them
     Answer(answer::AnswerArgs),
+    /// Predicts a column of a database from labelled examples, without training
+    Predict(Box<predict::PredictArgs>),
     /// Shows a plan with relata's rows and intervals next to DataFusion's
     Explain(explain::ExplainArgs),
     /// Compares settings for a query, or orders of tables for a file of queries, without running any
@@ -106,6 +108,7 @@ async fn command(arguments: Arguments) -> Result<Outcome, CliError> {
         Command::Profile(args) => profile::profile(&args, &options, &mut terminal).await,
         Command::Estimate(args) => estimate::estimate(&args, &options, &mut terminal).await,
         Command::Answer(args) => answer::answer(&args, &options, &mut terminal).await,
+        Command::Predict(args) => predict::predict(&args, &options, &mut terminal).await,
         Command::Explain(args) => explain::explain(&args, &options, &mut terminal).await,
         Command::Advise(args) => advise::advise(&args, &options, &mut terminal).await,
         Command::Run(args) => run::run(&args, &options, &mut terminal).await,

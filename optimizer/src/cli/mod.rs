@@ -4,8 +4,8 @@
 //!   where it declares none.
 //! - [`session`] builds the sessions, with and without relata, that are compared everywhere; [`measure`] times one query in
 //!   one of them and [`digest`] says whether two results are the same.
-//! - One module per command: [`sql`], [`profile`], [`estimate`], [`answer`], [`explain`], [`run`] (with [`compare`]), [`tune`]
-//!   and [`demo`].
+//! - One module per command: [`sql`], [`profile`], [`estimate`], [`answer`], [`predict`], [`explain`], [`run`] (with
+//!   [`compare`]), [`tune`] and [`demo`].
 //!
 //! Results go to standard output and everything else to standard error, both through [`terminal::Terminal`].
 
@@ -23,6 +23,7 @@ pub mod keys;
 pub mod measure;
 pub mod open;
 pub mod output;
+pub mod predict;
 pub mod profile;
 pub mod queries;
 pub mod run;

@@ -55,12 +55,7 @@ pub struct SqlArgs {
 /// The database does not open, a statement given on the command line fails, or the output cannot be written.
 pub async fn sql(args: &SqlArgs, options: &SessionOptions, terminal: &mut Terminal) -> Result<Outcome> {
     let profiled = args.database.open_profiled(options, terminal).await?;
-    let default = if terminal.interactive { ROWS_SHOWN } else { 0 };
-    let shown = match args.maxrows.unwrap_or(default) {
-        0 => usize::MAX,
-        rows => rows,
-    };
-    let printer = Printer { format: args.format, shown };
+    let printer = Printer::new(args.format, args.maxrows, terminal);
     match &args.sql {
         Some(text) => {
             let (mut statements, rest) = shell::split(text);
@@ -82,6 +77,16 @@ pub(super) struct Printer {
 }
 
 impl Printer {
+    /// Of so many rows of a table at most, 0 for all of them; by default as many as a person reads on a terminal, else all.
+    pub(super) fn new(format: ResultFormat, rows: Option<usize>, terminal: &Terminal) -> Self {
+        let default = if terminal.interactive { ROWS_SHOWN } else { 0 };
+        let shown = match rows.unwrap_or(default) {
+            0 => usize::MAX,
+            rows => rows,
+        };
+        Self { format, shown }
+    }
+
     /// Runs one statement and writes its result.
     pub(super) async fn run(self, ctx: &SessionContext, sql: &str, terminal: &mut Terminal) -> Result<()> {
         let start = Instant::now();
@@ -89,14 +94,20 @@ impl Printer {
         let plan = state.create_physical_plan(&plan).await?;
         let planning = start.elapsed();
         let stream = execute_stream(plan, state.task_ctx())?;
+        let rows = self.write(stream, terminal).await?;
+        terminal.note(summary(rows, self.shown, planning, start.elapsed()));
+        Ok(())
+    }
+
+    /// Writes a result and says how many rows it has.
+    pub(super) async fn write(self, stream: SendableRecordBatchStream, terminal: &mut Terminal) -> Result<usize> {
         let rows = match self.format {
             ResultFormat::Table => self.write_table(stream, terminal).await?,
             ResultFormat::Csv => write_csv(stream, terminal).await?,
             ResultFormat::Json => write_json(stream, terminal).await?,
         };
         terminal.flush()?;
-        terminal.note(summary(rows, self.shown, planning, start.elapsed()));
-        Ok(())
+        Ok(rows)
     }
 
     /// Keeps no more rows than are shown.

@@ -127,12 +127,7 @@ impl TableFunctionImpl for Maintenance {
 
 /// What a function returns.
 #[derive(Debug)]
-struct ActionTable(StreamingTable);
-
-/// Whether a table is what a function returns: whoever scans it has the function do its work.
-pub(crate) fn is_action(table: &Arc<dyn TableProvider>) -> bool {
-    table.downcast_ref::<ActionTable>().is_some()
-}
+pub(super) struct ActionTable(StreamingTable);
 
 #[async_trait]
 impl TableProvider for ActionTable {

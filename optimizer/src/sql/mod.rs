@@ -1,16 +1,24 @@
-//! Table functions that relata adds to a session.
+//! Table functions and relations that relata adds to a session.
 
 mod approx_answer;
 mod maintenance;
+mod predict;
+mod predicted;
 
 use std::sync::Arc;
 
-use datafusion::catalog::{TableFunction, TableFunctionImpl};
+use datafusion::catalog::{TableFunction, TableFunctionImpl, TableProvider};
 
 use crate::Relata;
 use approx_answer::ApproxAnswer;
-pub(crate) use maintenance::is_action;
-use maintenance::{Action, Maintenance};
+use maintenance::{Action, ActionTable, Maintenance};
+pub(crate) use predict::Predict;
+use predicted::PredictedTable;
+
+/// Whether a table is what a function or relation returns: whoever scans it has that do its work.
+pub(crate) fn is_action(table: &Arc<dyn TableProvider>) -> bool {
+    table.downcast_ref::<ActionTable>().is_some() || table.downcast_ref::<PredictedTable>().is_some()
+}
 
 /// The functions, each with its name.
 pub(crate) fn functions(relata: &Relata) -> Vec<TableFunction> {
