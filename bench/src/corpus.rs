@@ -22,7 +22,7 @@ pub struct CorpusQuery {
     pub tables: usize,
     /// The query.
     pub sql: String,
-    /// Rows of the result; under `COUNT(*)` the rows that are counted.
+    /// Rows of the result; under `COUNT(*)` the rows that are counted. NaN where nobody has counted them.
     pub truth: f64,
     /// PostgreSQL's estimate.
     pub postgres: Option<f64>,
@@ -65,8 +65,21 @@ impl Source {
     /// Reads the queries of these kinds, [`SUBPLAN`] among them; of a file, all.
     ///
     /// # Errors
-    /// When there is no corpus, a named database has no workload, or a file is damaged.
+    /// When there is no corpus, a named database has no workload, a file is damaged, or a query has no answer.
     pub fn read(&self, kinds: &[String]) -> Result<Vec<Workload>> {
+        let workloads = self.read_unanswered(kinds)?;
+        let unanswered = workloads.iter().flat_map(|workload| &workload.queries).find(|query| query.truth.is_nan());
+        match unanswered {
+            Some(query) => bail!("{} has no answer", query.id),
+            None => Ok(workloads),
+        }
+    }
+
+    /// The same for who needs no answers.
+    ///
+    /// # Errors
+    /// When there is no corpus, a named database has no workload, or a file is damaged.
+    pub fn read_unanswered(&self, kinds: &[String]) -> Result<Vec<Workload>> {
         match (&self.folder, &self.queries, &self.workloads) {
             (Some(folder), Some(queries), _) => {
                 let name = folder.canonicalize().with_context(|| folder.display().to_string())?;
@@ -101,7 +114,7 @@ impl Source {
 }
 
 fn read_file(path: &Path) -> Result<Vec<CorpusQuery>> {
-    read_lines(path)?.into_iter().map(|entry| query(entry, None)).collect()
+    Ok(read_lines(path)?.into_iter().map(|entry| query(entry, None)).collect())
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,24 +184,23 @@ fn read_queries(folder: &Path, kinds: &[String]) -> Result<Vec<CorpusQuery>> {
     let anchors: HashMap<String, AnchorEntry> = anchors.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
     let entries: Vec<QueryEntry> = read_lines(&folder.join("queries.jsonl"))?;
     let wanted = entries.into_iter().filter(|entry| kinds.contains(&entry.kind));
-    wanted
-        .map(|entry| {
-            let anchor = anchors.get(&entry.id);
-            query(entry, anchor)
-        })
-        .collect()
+    let read = |entry: QueryEntry| {
+        let anchor = anchors.get(&entry.id);
+        query(entry, anchor)
+    };
+    Ok(wanted.map(read).collect())
 }
 
-fn query(entry: QueryEntry, anchor: Option<&AnchorEntry>) -> Result<CorpusQuery> {
-    Ok(CorpusQuery {
-        truth: entry.true_value.with_context(|| format!("{} has no answer", entry.id))?,
+fn query(entry: QueryEntry, anchor: Option<&AnchorEntry>) -> CorpusQuery {
+    CorpusQuery {
+        truth: entry.true_value.unwrap_or(f64::NAN),
         postgres: anchor.and_then(|anchor| anchor.postgres),
         duckdb: anchor.and_then(|anchor| anchor.duckdb),
         id: entry.id,
         kind: entry.kind,
         tables: entry.tables.len(),
         sql: entry.sql,
-    })
+    }
 }
 
 fn read_subplans(folder: &Path) -> Result<Vec<CorpusQuery>> {
@@ -275,6 +287,11 @@ pub(crate) mod tests {
         let from_file = Source { folder: Some(folder), queries: Some(file.clone()), ..source(corpus.path()) };
         let read = from_file.read(&[]).unwrap();
         assert_eq!((read[0].database.as_str(), read[0].queries.len()), ("shop", 2));
+        let unanswered = corpus.path().join("unanswered.jsonl");
+        std::fs::write(&unanswered, "{\"id\":\"q\",\"kind\":\"own\",\"sql\":\"SELECT 1\"}\n").unwrap();
+        let unanswered = Source { queries: Some(unanswered), ..from_file.clone() };
+        assert!(unanswered.read(&[]).unwrap_err().to_string().contains("q has no answer"));
+        assert_eq!(unanswered.read_unanswered(&[]).unwrap()[0].queries.len(), 1);
         let workloads = corpus.path().join("workloads");
         std::fs::create_dir(&workloads).unwrap();
         std::fs::copy(&file, workloads.join("shop.jsonl")).unwrap();

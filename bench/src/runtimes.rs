@@ -105,7 +105,7 @@ pub fn run(options: &RuntimeOptions) -> Result<String> {
     let expert = PhysicalExpert::pretrained()?;
     let trees = if options.trees.is_empty() { None } else { Some(Trees::train(&options.trees)?) };
     let (mut scored, mut advised) = (vec![], vec![]);
-    for workload in options.source.read(&options.kinds)? {
+    for workload in options.source.read_unanswered(&options.kinds)? {
         let queries = of_each_kind(&workload, options.limit);
         let trace = executed(options, &workload, &options.output, &queries, None)?;
         let tuned = tuned(options, &workload, &expert)?;

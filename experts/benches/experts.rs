@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use criterion::{Criterion, criterion_group, criterion_main};
 use relata_experts::config::{DataConfig, ExpertConfig};
 use relata_experts::data::context::RowContext;
+use relata_experts::in_context::{Column, InContextPredictor, Labels};
 use relata_experts::{ExpertStack, PhysicalExpert, fixture};
 use relata_featurize::graph::NodeKind;
 use relata_featurize::physical::{Facts, OperatorKind, OperatorRows, PhysicalGraph, PhysicalOperator};
@@ -80,6 +81,21 @@ fn runtime(criterion: &mut Criterion) {
     });
 }
 
+/// Reading 512 examples of 30 features, and predicting 256 rows from them.
+fn in_context(criterion: &mut Criterion) {
+    let predictor = InContextPredictor::pretrained().unwrap();
+    let mut noise = fixture::Noise::new(1);
+    let mut columns = |rows: usize| -> Vec<Column> { (0..30).map(|_| Column::Number(noise.vector(rows))).collect() };
+    let (examples, rows) = (columns(512), columns(256));
+    let labels = Labels::Classes { labels: (0..512).map(|row| row % 2).collect(), count: 2 };
+    criterion.bench_function("read 512 examples of 30 features", |bench| {
+        bench.iter(|| predictor.prefill(black_box(&examples), &labels).unwrap().memory());
+    });
+    let prefilled = predictor.prefill(&examples, &labels).unwrap();
+    let name = format!("predict 256 rows from them, kept in {} KB", prefilled.memory() / 1000);
+    criterion.bench_function(&name, |bench| bench.iter(|| prefilled.predict(black_box(&rows)).unwrap()));
+}
+
 /// A table of 20 columns, some of which depend on each other.
 fn from_profile(criterion: &mut Criterion, stack: &ExpertStack, noise: &mut fixture::Noise) {
     let rows = 20_000;
@@ -111,5 +127,5 @@ fn from_profile(criterion: &mut Criterion, stack: &ExpertStack, noise: &mut fixt
     });
 }
 
-criterion_group!(benches, runtime, experts);
+criterion_group!(benches, runtime, in_context, experts);
 criterion_main!(benches);

@@ -339,12 +339,12 @@ mod tests {
     #[test]
     fn categories_are_read_by_their_frequency() {
         let rows = encoded(&Column::Category(vec![Some(7), Some(9), Some(9), None, Some(900)]));
-        let rank = |row: usize| rows[row][22..38].iter().position(|value| *value == 1.0);
+        let rank = |row: usize| rows[row][22..38].iter().position(|value| *value > 0.5);
         assert_eq!([rank(0), rank(1), rank(2), rank(3), rank(4)], [Some(1), Some(0), Some(0), None, Some(2)]);
         let encoder = ColumnEncoder::fit(&Column::Category(vec![Some(1)]));
         let mut unseen = [0.0; CELL_FEATURES];
         encoder.encode(&Column::Category(vec![Some(2)]), 0, &mut unseen);
-        assert_eq!(unseen[22 + RANKS - 1], 1.0);
+        assert!(unseen[22 + RANKS - 1] > 0.5);
     }
 
     #[test]

@@ -78,9 +78,9 @@ mod tests {
         let table = LabelledTable { name: "t".to_owned(), features, label: codes };
         let file = tempfile::NamedTempFile::new().unwrap();
         LabelledTable::write_all(std::slice::from_ref(&table), file.path()).unwrap();
-        assert_eq!(LabelledTable::read_all(file.path()).unwrap(), [table.clone()]);
+        assert_eq!(LabelledTable::read_all(file.path()).unwrap(), std::slice::from_ref(&table));
         let broken = LabelledTable { label: FeatureValues::Number(vec![0.0]), ..table };
-        LabelledTable::write_all(&[broken], file.path()).unwrap();
+        LabelledTable::write_all(std::slice::from_ref(&broken), file.path()).unwrap();
         assert!(LabelledTable::read_all(file.path()).unwrap_err().to_string().contains("differ in length"));
         std::fs::write(file.path(), b"nonsense").unwrap();
         assert!(matches!(LabelledTable::read_all(file.path()), Err(FeaturizeError::Stored { .. })));
