@@ -90,6 +90,8 @@ struct Scored {
     cost: f64,
     trees: Option<f64>,
     estimated: f64,
+    /// Predicted over measured time.
+    ratio: f64,
     tuned: f64,
     counted: f64,
     covered: bool,
@@ -282,6 +284,7 @@ fn score(
         cost: q_error(estimated.cost_us, truth),
         trees: trees.map(|trees| q_error(trees, truth)),
         estimated: q_error(estimated.elapsed_us[1], truth),
+        ratio: estimated.elapsed_us[1] / truth,
         tuned: q_error(tuned, truth),
         counted: q_error(counted.elapsed_us[1], truth),
         covered: (estimated.elapsed_us[0]..=estimated.elapsed_us[2]).contains(&truth),
@@ -301,6 +304,7 @@ fn print(scored: &[Scored]) -> String {
         "cost model",
         "boosted trees",
         "expert",
+        "predicted / measured",
         "tuned",
         "expert, counted rows",
         "coverage",
@@ -326,6 +330,10 @@ fn print(scored: &[Scored]) -> String {
             of(&|one| one.cost),
             errors(members.iter().filter_map(|one| one.trees).collect()),
             of(&|one| one.estimated),
+            format!(
+                "{:.2}",
+                (members.iter().map(|one| one.ratio.ln()).sum::<f64>() / members.len().max(1) as f64).exp()
+            ),
             of(&|one| one.tuned),
             of(&|one| one.counted),
             format!("{:.0}%", 100.0 * covered as f64 / members.len().max(1) as f64),

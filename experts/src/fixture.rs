@@ -9,6 +9,7 @@ use crate::Result;
 use crate::config::{DataConfig, ExpertConfig, ParameterShape};
 use crate::data::DataExpert;
 use crate::heads::CardinalityQuantiles;
+use crate::in_context::{Column, InContextPredictor, Labels, Prediction};
 use crate::stack::ExpertStack;
 
 /// A small deterministic stream of numbers (SplitMix64, Steele et al., OOPSLA 2014), the same on every platform.
@@ -140,6 +141,35 @@ pub fn graph(relations: usize, tables: &[TableInput], seed: u64) -> FeatureGraph
         add(&mut graph, NodeKind::Limit, &[(root, 0)], EmbeddingRef::None);
     }
     graph
+}
+
+/// What an in-context predictor says of a fixed random table, as classes and as numbers: the golden forward pass of its weights.
+///
+/// # Errors
+///
+/// What [`InContextPredictor::prefill`] and [`crate::in_context::Prefilled::predict`] refuse.
+pub fn golden_predictions(predictor: &InContextPredictor) -> Result<Vec<f32>> {
+    let mut noise = Noise::new(11);
+    let mut columns = |rows: usize| {
+        let codes = noise.vector(rows).into_iter().map(|x| (x > -0.9).then_some((x.abs() * 4.0) as u32)).collect();
+        vec![Column::Number(noise.vector(rows)), Column::Category(codes), Column::Number(noise.vector(rows))]
+    };
+    let (examples, rows) = (columns(24), columns(4));
+    let numbers = match &examples[0] {
+        Column::Number(numbers) => numbers.clone(),
+        Column::Category(_) => vec![],
+    };
+    let classes = numbers.iter().map(|number| u32::from(*number > 0.1) + u32::from(*number > 0.6)).collect();
+    let mut golden = vec![];
+    for labels in [Labels::Classes { labels: classes, count: 3 }, Labels::Numbers(numbers)] {
+        for prediction in predictor.prefill(&examples, &labels)?.predict(&rows)? {
+            match prediction {
+                Prediction::Classes(shares) => golden.extend(shares),
+                Prediction::Numbers(quantiles) => golden.extend(quantiles),
+            }
+        }
+    }
+    Ok(golden)
 }
 
 /// What a stack says about a fixed random database and plan: the golden forward pass of a weight file.

@@ -148,18 +148,24 @@ pub struct PhysicalManifest {
 pub struct InContextManifest {
     /// SHA-256 of the weight file, hexadecimal.
     pub sha256: String,
+    /// SHA-256 of the weights that the run started from; random ones without.
+    #[serde(default)]
+    pub start_sha256: Option<String>,
     /// The sizes.
     pub config: InContextConfig,
     /// Seed of the training run.
     pub seed: u64,
     /// Steps of the training run.
     pub steps: u64,
-    /// Synthetic tasks it was trained on.
+    /// Synthetic tasks of these steps.
     pub tasks: u64,
     /// The command that made it.
     pub command: String,
     /// Commit of the source, if it was known.
     pub commit: Option<String>,
+    /// What it says of a fixed table: the golden forward pass.
+    #[serde(default)]
+    pub golden: Vec<f32>,
 }
 
 /// q-errors of runtimes on held-out databases.

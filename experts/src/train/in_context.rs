@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use crate::Result;
+use crate::fixture;
 use crate::in_context::{Column, InContextPredictor, Labels};
 use crate::train::export::write_files;
 use crate::weights::{InContextManifest, sha256, to_bytes};
@@ -44,8 +45,14 @@ pub fn write(
     commit: Option<String>,
 ) -> Result<InContextManifest> {
     let weights = to_bytes(&config.network.parameters(), parameters)?;
+    let predictor = InContextPredictor::from_parameters(&config.network, parameters.to_vec())?;
     let manifest = InContextManifest {
+        golden: fixture::golden_predictions(&predictor)?,
         sha256: sha256(&weights),
+        start_sha256: match &config.start {
+            Some(start) => Some(sha256(&to_bytes(&start.config().parameters(), start.parameters())?)),
+            None => None,
+        },
         config: config.network.clone(),
         seed: config.seed,
         steps: config.steps,

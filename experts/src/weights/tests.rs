@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fixture;
+use crate::in_context::InContextPredictor;
 use crate::stack::ExpertStack;
 
 fn config() -> ExpertConfig {
@@ -123,4 +124,24 @@ fn golden_forward_pass() {
     let stack = ExpertStack::pretrained().unwrap();
     let golden: fixture::Golden = serde_json::from_str(include_str!("../../weights/golden.json")).unwrap();
     assert!(golden.distance(&fixture::golden(&stack).unwrap()) < 1e-3);
+}
+
+/// So does the in-context predictor.
+#[test]
+fn golden_predictions() {
+    let (manifest, _) = load_in_context(IN_CONTEXT_WEIGHTS, IN_CONTEXT_MANIFEST).unwrap();
+    let found = fixture::golden_predictions(&InContextPredictor::pretrained().unwrap()).unwrap();
+    assert_eq!(found.len(), manifest.golden.len());
+    assert!(found.iter().zip(&manifest.golden).all(|(a, b)| (a - b).abs() < 1e-3), "{found:?}");
+}
+
+#[test]
+fn refuses_damaged_weights_of_the_in_context_predictor() {
+    let mut weights = IN_CONTEXT_WEIGHTS.to_vec();
+    let last = weights.len() - 1;
+    weights[last] ^= 1;
+    let refused = InContextPredictor::from_bytes(&weights, IN_CONTEXT_MANIFEST);
+    assert!(matches!(refused, Err(ExpertsError::Checksum { .. })));
+    assert!(InContextPredictor::from_bytes(&weights[..100], IN_CONTEXT_MANIFEST).is_err());
+    assert!(matches!(InContextPredictor::from_bytes(&weights, b"{"), Err(ExpertsError::Manifest(_))));
 }

@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Highest learning rate.
     #[arg(long, default_value_t = 2e-3)]
     learning_rate: f32,
+    /// Share of the steps at the end over which it falls.
+    #[arg(long, default_value_t = 0.25)]
+    cool_down: f32,
     /// Steps between evaluations and checkpoints.
     #[arg(long, default_value_t = 100)]
     evaluate_every: u64,
@@ -71,10 +74,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         steps: arguments.steps,
         tasks: arguments.tasks,
         learning_rate: arguments.learning_rate,
+        cool_down: arguments.cool_down,
         seed: arguments.seed,
         evaluate_every: arguments.evaluate_every,
         held_out: 256,
-        start: start.map(|start| start.parameters().to_vec()),
+        start,
         checkpoint: arguments.checkpoint.clone(),
         resume: arguments.resume,
     };

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::error::ExpertsError;
 use crate::fixture::Noise;
 use crate::in_context::network::{Network, Places};
-use crate::in_context::{InContextConfig, in_parallel};
+use crate::in_context::{InContextConfig, InContextPredictor, in_parallel};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::curve::Point;
 use crate::train::in_context::Task;
@@ -27,9 +27,6 @@ pub fn is_held_out(seed: u64) -> bool {
     seed >= HELD_OUT
 }
 
-/// Share of the steps at the end over which the learning rate falls.
-const COOL_DOWN: f32 = 0.25;
-
 /// Steps over which it rises.
 const WARM_UP: u64 = 100;
 
@@ -44,14 +41,16 @@ pub struct InContextFitConfig {
     pub tasks: usize,
     /// Highest learning rate.
     pub learning_rate: f32,
+    /// Share of the steps at the end over which it falls.
+    pub cool_down: f32,
     /// Seed of parameters and tasks.
     pub seed: u64,
     /// Steps between evaluations, each followed by a checkpoint.
     pub evaluate_every: u64,
     /// Tasks that are held out.
     pub held_out: usize,
-    /// Parameters to start from; random ones without.
-    pub start: Option<Vec<f32>>,
+    /// Predictor to start from; random parameters without.
+    pub start: Option<InContextPredictor>,
     /// Where checkpoints are kept.
     pub checkpoint: PathBuf,
     /// Whether to go on from the checkpoint.
@@ -92,7 +91,7 @@ pub enum InContextEvent {
 /// Learning rate of a step: it rises, stays, and falls linearly at the end, so that a run can be made longer from any checkpoint
 /// before (Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations", NeurIPS 2024).
 fn rate(config: &InContextFitConfig, step: u64) -> f32 {
-    let cool = ((config.steps as f32 * COOL_DOWN) as u64).max(1);
+    let cool = ((config.steps as f32 * config.cool_down) as u64).max(1);
     let left = config.steps.saturating_sub(step);
     config.learning_rate * ((step + 1) as f32 / WARM_UP as f32).min(1.0) * (left as f32 / cool as f32).min(1.0)
 }
@@ -133,7 +132,8 @@ pub fn fit(
     let mut run = if config.resume {
         Checkpoint::read(&file, &same, &shapes, config.seed)?.run
     } else {
-        let start = config.start.clone().unwrap_or_else(|| initial(&config.network, config.seed));
+        let start = config.start.as_ref().map(|start| start.parameters().to_vec());
+        let start = start.unwrap_or_else(|| initial(&config.network, config.seed));
         AdamW::new(&shapes, start)
     };
     create(&config.checkpoint)?;
@@ -227,6 +227,7 @@ mod tests {
             steps,
             tasks: 8,
             learning_rate: 5e-3,
+            cool_down: 0.25,
             seed: 3,
             evaluate_every: 20,
             held_out: 24,
