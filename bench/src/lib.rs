@@ -7,6 +7,8 @@
 //!   [`metrics`] of the corpus, with the [`machine`] and the versions beside the figures.
 //! - [`answers`] sets approximate answers against the exact ones, [`runtimes`] predicted times against measured ones,
 //!   [`layout`] advised orders of tables against what they do.
+//! - [`tasks`] makes features and labels over synthetic databases to train the in-context predictor on, [`predict`] scores it on the
+//!   prediction tasks of the corpus beside linear models and, through `bench/peers`, tree ensembles.
 //! - [`profiling`] times the building of profiles; [`prior`] writes databases of the relational prior, [`marginals`] sets them
 //!   beside those of the corpus.
 //! - [`baseline`] is a linear model among the contenders; it and [`mod@trace`] read the [`profiles`] of databases in memory.

@@ -30,7 +30,7 @@ use network::{Context, LayerTape, Network, Places};
 /// Most columns of a task.
 pub const MOST_FEATURES: usize = 512;
 
-/// Rows that a thread reads at a time.
+/// Rows that a thread reads at a time at most, so that what it computes of them stays in its cache.
 const ROWS_AT_A_TIME: usize = 64;
 
 /// The in-context predictor.
@@ -152,7 +152,7 @@ impl InContextPredictor {
         };
         let mut x = network.thinking(columns);
         x.extend(prefilled.embed(features, Some(labels), 0..labels.len()));
-        let chunk = rows.div_ceil(threads().min(rows));
+        let chunk = rows_at_a_time(rows);
         for layer in 0..self.config.layers {
             let active = if network.is_last(layer) { 1 } else { columns };
             // Rows are independent of each other until they are read along their columns.
@@ -194,7 +194,7 @@ impl Prefilled<'_> {
         if let Some(place) = features.iter().zip(&self.columns).position(|(column, encoder)| !encoder.reads(column)) {
             return Err(ExpertsError::Context(format!("feature {place} is of another kind than in the examples")));
         }
-        let chunk = ROWS_AT_A_TIME.min(rows.div_ceil(threads())).max(1);
+        let chunk = rows_at_a_time(rows);
         let chunks: Vec<_> = (0..rows).step_by(chunk).map(|from| from..(from + chunk).min(rows)).collect();
         let outputs = in_parallel(chunks, &|rows| self.outputs(features, rows)).concat();
         check_finite("a prediction", &outputs)?;
@@ -265,6 +265,12 @@ pub(crate) fn encode(
         encoder.encode(labels.map(|labels| (labels, row)), label);
     }
     (cells, of_labels)
+}
+
+/// Rows that a thread reads at a time, when all threads get about as many.
+fn rows_at_a_time(rows: usize) -> usize {
+    let turns = rows.div_ceil(threads() * ROWS_AT_A_TIME).max(1);
+    rows.div_ceil(threads() * turns).max(1)
 }
 
 /// Threads that a prediction uses.

@@ -10,6 +10,7 @@
 //!    is calibrated per number of joins. [`answers`]: that state and what a sample says -> the residual of an aggregate.
 //!
 //! 4. [`physical`]: the operators of a physical plan with those rows, and the machine -> time and memory.
+//! 5. [`in_context`]: examples with their labels, and rows without -> predictions, apart from the rest.
 //!
 //! [`stack`] holds the first three together; [`config`] fixes their sizes, names and parameters once for training and inference;
 //! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in, [`tuned`] those that

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::{SliceRandom, index};
 use relata_experts::in_context::{Labels, MOST_CLASSES};
-use relata_featurize::synthesis::{FeatureTable, FeatureValues, LabelledTable, SynthesisConfig};
+use relata_featurize::synthesis::{FeatureColumn, FeatureTable, FeatureValues, LabelledTable, SynthesisConfig};
 use serde::Deserialize;
 
 use super::PredictOptions;
@@ -263,5 +263,11 @@ fn finish(name: String, table: LabelledTable, in_time: bool, log: bool) -> Prepa
             Labels::Classes { labels: codes.iter().map(class).collect(), count }
         }
     };
-    Prepared { name, features: table.features, label, in_time }
+    let mut features = table.features;
+    if features.columns.is_empty() {
+        // Without foreign keys a table may have nothing but its key and the label.
+        let values = FeatureValues::Number(vec![0.0; features.rows.len()]);
+        features.columns.push(FeatureColumn { name: "nothing".to_owned(), values });
+    }
+    Prepared { name, features, label, in_time }
 }
