@@ -1,6 +1,6 @@
 //! Training of the in-context predictor, on nothing but synthetic tasks.
 //!
-//! [`tables`] draws tasks over a single table, [`relations`] cuts them out of those over databases, [`gradient`] reads a task forwards and backwards, [`muon`] takes the step, and [`fit`]
+//! [`tables`] draws tasks over a single table, [`relations`] cuts them out of those over databases, `gradient` reads a task forwards and backwards, `muon` takes the step, and [`fit`]
 //! is the loop around them.
 
 use std::path::Path;
