@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use relata_experts::in_context::{Column, InContextPredictor, Labels, Prediction};
-use relata_featurize::synthesis::{self, FeatureTable, FeatureValues};
+use relata_featurize::synthesis::FeatureTable;
 use serde::{Deserialize, Serialize};
 
 mod export;
@@ -162,19 +162,10 @@ fn splits(options: &PredictOptions, task: &Prepared) -> Vec<Split> {
 
 /// The features that say most of the examples' labels.
 fn chosen(task: &Prepared, examples: &[usize], budget: usize) -> Vec<usize> {
-    let mut table = FeatureTable { rows: task.features.rows.clone(), columns: task.features.columns.clone() };
+    let mut table = task.features.clone();
     // Names tell the columns apart afterwards.
     table.columns.iter_mut().enumerate().for_each(|(place, column)| column.name = place.to_string());
-    match &task.label {
-        Labels::Classes { labels, .. } => {
-            let labelled: Vec<(usize, u32)> = examples.iter().map(|row| (*row, labels[*row])).collect();
-            table.select(synthesis::Labels::Classes(&labelled), budget);
-        }
-        Labels::Numbers(labels) => {
-            let labelled: Vec<(usize, f32)> = examples.iter().map(|row| (*row, labels[*row])).collect();
-            table.select(synthesis::Labels::Numbers(&labelled), budget);
-        }
-    }
+    task.labels_of(examples).select(&mut table, examples.iter().copied(), budget);
     let columns: Vec<usize> = table.columns.iter().filter_map(|column| column.name.parse().ok()).collect();
     // Examples that are all the same in every feature say nothing, and are read as they are.
     if columns.is_empty() { vec![0] } else { columns }
@@ -182,10 +173,7 @@ fn chosen(task: &Prepared, examples: &[usize], budget: usize) -> Vec<usize> {
 
 /// Some rows of some features.
 fn columns(features: &FeatureTable, columns: &[usize], rows: &[usize]) -> Vec<Column> {
-    let column = |place: &usize| match &features.columns[*place].values {
-        FeatureValues::Number(values) => Column::Number(rows.iter().map(|row| values[*row]).collect()),
-        FeatureValues::Category { codes, .. } => Column::Category(rows.iter().map(|row| codes[*row]).collect()),
-    };
+    let column = |place: &usize| Column::of(&features.columns[*place].values, rows.iter().copied());
     columns.iter().map(column).collect()
 }
 

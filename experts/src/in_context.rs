@@ -11,6 +11,8 @@
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 
+use std::sync::LazyLock;
+
 use crate::Result;
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::weights;
@@ -152,18 +154,18 @@ impl InContextPredictor {
         };
         let mut x = network.thinking(columns);
         x.extend(prefilled.embed(features, Some(labels), 0..labels.len()));
-        let chunk = rows_at_a_time(rows);
+        // Rows are independent of each other until they are read along their columns.
+        let chunk = rows_at_a_time(rows) * columns * self.config.width;
+        let mut chunks: Vec<Vec<f32>> = x.chunks(chunk).map(<[f32]>::to_vec).collect();
         for layer in 0..self.config.layers {
             let active = if network.is_last(layer) { 1 } else { columns };
-            // Rows are independent of each other until they are read along their columns.
-            let chunks: Vec<Vec<f32>> = x.chunks(chunk * columns * self.config.width).map(<[f32]>::to_vec).collect();
             let first = |x: Vec<f32>| {
                 let mut tape = LayerTape::default();
                 let x = network.attend_features(layer, x, columns, &mut tape.features);
                 network.ask_rows(layer, &x, active, x.len() / self.config.width / active, &mut tape.rows);
                 (x, tape)
             };
-            let mut halves = in_parallel(chunks, &first);
+            let mut halves = in_parallel(std::mem::take(&mut chunks), &first);
             let key: Vec<f32> = halves.iter_mut().flat_map(|(_, tape)| std::mem::take(&mut tape.rows.key)).collect();
             if !network.is_last(layer) {
                 let context = Context { key: &key, rows };
@@ -171,7 +173,7 @@ impl InContextPredictor {
                     network.attend_rows(layer, &mut x, active, context, &mut tape);
                     x
                 };
-                x = in_parallel(halves, &second).concat();
+                chunks = in_parallel(halves, &second);
             }
             prefilled.keys.push(key);
         }
@@ -275,7 +277,10 @@ fn rows_at_a_time(rows: usize) -> usize {
 
 /// Threads that a prediction uses.
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    // Asking reads files on some systems.
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    *THREADS
 }
 
 /// Applies `work` to every input, on as many threads as the machine has, and returns the results in order.

@@ -206,7 +206,10 @@ async fn make(
     }
     let batch = &database.tables[table].batch;
     let time = settings.time.as_ref().map(|time| column_of(table, time)).transpose()?;
-    let times = time.map(|time| tasks::times(batch.column(time))).transpose()?.flatten();
+    let times = match time {
+        Some(time) => Some(tasks::times(batch.column(time))?.context("a row has no time")?),
+        None => None,
+    };
     let all: Vec<u32> = (0..batch.num_rows() as u32).collect();
     let label = tasks::values(&tasks::take_rows(batch.column(target), &all)?, entry.kind == Kind::Classification)?;
     let label = label.context("the label is neither a number nor a class")?;

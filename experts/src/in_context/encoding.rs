@@ -1,8 +1,10 @@
 //! Columns and labels as the in-context predictor reads them: relative to the rows of the context.
 //!
 //! A number is read twice: squashed and standardised, and as its quantile in the context, each through radial basis functions
-//! (as LimiX-2M does, Zhang et al., 2025), so that a layer finds steps and bumps of it. A category is the rank of its frequency
+//! (as LimiX-2M does), so that a layer finds steps and bumps of it. A category is the rank of its frequency
 //! in the context. No name or constant passes; whatever a column's unit, its encoding is the same.
+
+use relata_featurize::synthesis::{self, FeatureTable, FeatureValues};
 
 use crate::Result;
 use crate::error::{ExpertsError, check_length};
@@ -28,6 +30,14 @@ impl Column {
     /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Some rows of a feature.
+    pub fn of(values: &FeatureValues, rows: impl Iterator<Item = usize>) -> Self {
+        match values {
+            FeatureValues::Number(values) => Self::Number(rows.map(|row| values[row]).collect()),
+            FeatureValues::Category { codes, .. } => Self::Category(rows.map(|row| codes[row]).collect()),
+        }
     }
 }
 
@@ -57,6 +67,21 @@ impl Labels {
     /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Keeps the features of a table that say most of these labels, which are of the rows at these places
+    /// ([`FeatureTable::select`]).
+    pub fn select(&self, table: &mut FeatureTable, rows: impl Iterator<Item = usize>, budget: usize) {
+        match self {
+            Self::Classes { labels, .. } => {
+                let labelled: Vec<(usize, u32)> = rows.zip(labels.iter().copied()).collect();
+                table.select(synthesis::Labels::Classes(&labelled), budget);
+            }
+            Self::Numbers(labels) => {
+                let labelled: Vec<(usize, f32)> = rows.zip(labels.iter().copied()).collect();
+                table.select(synthesis::Labels::Numbers(&labelled), budget);
+            }
+        }
     }
 
     /// Checks that there is something to predict.

@@ -72,7 +72,7 @@ pub(crate) fn product(
     }
 }
 
-/// `e^x` for `x` at most 88, within 3e-7 of it in relative terms; written so that compilers vectorise it.
+/// `e^x` for `x` at most 88, within 3e-6 of it in relative terms; written so that compilers vectorise it.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;

@@ -173,12 +173,13 @@ impl<'a> Network<'a> {
             false => self.linear(tensor(LayerTensor::Query), &labels_of(&normalised, columns, width), width, width),
         };
         let asked = active * self.config.heads;
-        let mut shares = vec![0.0; rows * asked * columns];
+        let of_row = asked * columns;
+        let mut shares = vec![0.0; if self.keeps { rows } else { 1 } * of_row];
         let mut said = vec![0.0; query.len()];
         for row in 0..rows {
             let key = &key[row * columns * keys..][..columns * keys];
             let query = &query[row * active * width..][..active * width];
-            let shares = &mut shares[row * asked * columns..][..asked * columns];
+            let shares = &mut shares[if self.keeps { row * of_row } else { 0 }..][..of_row];
             let transposed = Matrix::strided(key, keys).transposed();
             product([asked, head, columns], Matrix::strided(query, head), transposed, shares, columns, false);
             softmax(shares, columns, self.score_scale());

@@ -13,9 +13,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::collect;
 use relata_experts::in_context::{Column, InContextPredictor, Labels, Prediction};
-use relata_featurize::synthesis::{
-    self, Entities, FeaturePlan, FeatureTable, FeatureValues, Relations, SynthesisConfig, Task, synthesize,
-};
+use relata_featurize::synthesis::{Entities, FeaturePlan, FeatureTable, Relations, SynthesisConfig, Task, synthesize};
 
 use super::examples::Examples;
 use super::lineage::{BaseColumn, Lineage, Walk};
@@ -50,6 +48,8 @@ pub(crate) struct Prepared {
     synthesis: Task,
     /// The rows to describe, of which there are none yet.
     schema: SchemaRef,
+    /// The features that are computed, by name.
+    features: Vec<String>,
 }
 
 impl Prepared {
@@ -96,16 +96,16 @@ impl Prepared {
         fields.extend(shape.has_cutoff(task).then(|| Field::new(AT, microseconds(), true)));
         let synthesis = Task { entity: entity.table, entity_key: entity.key, hidden: hidden.into_iter().collect() };
         let (task, relations, schema) = (task.clone(), database.relations, Arc::new(Schema::new(fields)));
-        let prepared = Self { task, target, entities, shape, relations, synthesis, schema };
+        let mut prepared = Self { task, target, entities, shape, relations, synthesis, schema, features: vec![] };
         // What does not fit shows before anything runs.
-        prepared.features()?;
+        let plan = prepared.plan(RecordBatch::new_empty(Arc::clone(&prepared.schema)))?;
+        prepared.features.extend(plan.features.into_iter().map(|feature| feature.name));
         Ok(prepared)
     }
 
     /// The features that are computed, by name.
-    pub(crate) fn features(&self) -> Result<Vec<String>> {
-        let plan = self.plan(RecordBatch::new_empty(Arc::clone(&self.schema)))?;
-        Ok(plan.features.into_iter().map(|feature| feature.name).collect())
+    pub(crate) fn features(&self) -> &[String] {
+        &self.features
     }
 
     /// What a plan says of the task: its table, what is hidden, and its limits.
@@ -153,7 +153,7 @@ impl Prepared {
             return Ok(predictions);
         }
         let mut table = self.described(session, self.rows(&examples, &entities)?).await?;
-        select(&mut table, &labels, self.task.features);
+        labels.select(&mut table, 0..labels.len(), self.task.features);
         predictions.features = table.columns.iter().map(|column| column.name.clone()).collect();
         let predictor = relata.predictor()?;
         let work = move || predict(&predictor, &table, &labels);
@@ -262,20 +262,6 @@ async fn run_plan(session: &SessionState, plan: &FeaturePlan) -> Result<FeatureT
     Ok(FeatureTable::read(plan, &batches)?)
 }
 
-/// Keeps the features that say most of the labels of the first rows.
-fn select(table: &mut FeatureTable, labels: &Labels, budget: usize) {
-    match labels {
-        Labels::Classes { labels, .. } => {
-            let labels: Vec<(usize, u32)> = labels.iter().copied().enumerate().collect();
-            table.select(synthesis::Labels::Classes(&labels), budget);
-        }
-        Labels::Numbers(labels) => {
-            let labels: Vec<(usize, f32)> = labels.iter().copied().enumerate().collect();
-            table.select(synthesis::Labels::Numbers(&labels), budget);
-        }
-    }
-}
-
 /// Reads the first rows as examples and predicts the others.
 fn predict(predictor: &InContextPredictor, table: &FeatureTable, labels: &Labels) -> Result<Vec<Prediction>> {
     let prefilled = predictor.prefill(&columns(table, 0..labels.len()), labels)?;
@@ -292,9 +278,5 @@ fn columns(table: &FeatureTable, rows: std::ops::Range<usize>) -> Vec<Column> {
     if table.columns.is_empty() {
         return vec![Column::Number(vec![0.0; rows.len()])];
     }
-    let column = |values: &FeatureValues| match values {
-        FeatureValues::Number(values) => Column::Number(values[rows.clone()].to_vec()),
-        FeatureValues::Category { codes, .. } => Column::Category(codes[rows.clone()].to_vec()),
-    };
-    table.columns.iter().map(|column_of| column(&column_of.values)).collect()
+    table.columns.iter().map(|column| Column::of(&column.values, rows.clone())).collect()
 }

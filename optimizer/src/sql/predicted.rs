@@ -62,7 +62,6 @@ impl TableProvider for PredictedTable {
         };
         let Self { relata, task, target, entities, shape, .. } = self;
         let prepared = Prepared::new(relata, session, task, target.clone(), entities.clone(), shape.clone()).await?;
-        let features = prepared.features()?;
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
@@ -77,7 +76,6 @@ impl TableProvider for PredictedTable {
             relata: relata.clone(),
             session: session.clone(),
             prepared,
-            features,
             projection: projection.cloned(),
             limit,
             properties: Arc::new(properties),
@@ -90,8 +88,6 @@ struct PredictExec {
     relata: Relata,
     session: SessionState,
     prepared: Prepared,
-    /// The features that are computed, by name.
-    features: Vec<String>,
     projection: Option<Vec<usize>>,
     /// Entities that are predicted at most.
     limit: Option<usize>,
@@ -106,12 +102,13 @@ impl fmt::Debug for PredictExec {
 
 impl DisplayAs for PredictExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (summary, count) = (self.prepared.summary(), self.features.len());
+        let (summary, features) = (self.prepared.summary(), self.prepared.features());
+        let count = features.len();
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
                 write!(f, "PredictExec: {}", summary.join(", "))?;
                 self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))?;
-                write!(f, ", computed={count} [{}]", self.features.join(", "))
+                write!(f, ", computed={count} [{}]", features.join(", "))
             }
             DisplayFormatType::TreeRender => {
                 summary.iter().try_for_each(|line| writeln!(f, "{line}"))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use relata_featurize::synthesis::{self, FeatureValues, LabelledTable};
+use relata_featurize::synthesis::{FeatureValues, LabelledTable};
 
 use crate::Result;
 use crate::error::ExpertsError;
@@ -101,24 +101,12 @@ fn cut(random: &mut StdRng, config: &TableConfig, stored: &LabelledTable) -> Opt
         table.columns.truncate(4 * features);
     }
     // As many as are read, by what they say of the examples.
-    match &labels {
-        Labels::Classes { labels, .. } => {
-            let labelled: Vec<(usize, u32)> = rows.iter().copied().zip(labels.iter().copied()).take(examples).collect();
-            table.select(synthesis::Labels::Classes(&labelled), features);
-        }
-        Labels::Numbers(labels) => {
-            let labelled: Vec<(usize, f32)> = rows.iter().copied().zip(labels.iter().copied()).take(examples).collect();
-            table.select(synthesis::Labels::Numbers(&labelled), features);
-        }
-    }
+    labels.select(&mut table, rows.iter().copied().take(examples), features);
     if table.columns.is_empty() {
         return None;
     }
-    let column = |values: &FeatureValues| match values {
-        FeatureValues::Number(values) => Column::Number(rows.iter().map(|row| values[*row]).collect()),
-        FeatureValues::Category { codes, .. } => Column::Category(rows.iter().map(|row| codes[*row]).collect()),
-    };
-    split(table.columns.iter().map(|feature| column(&feature.values)).collect(), labels, examples)
+    let columns = table.columns.iter().map(|feature| Column::of(&feature.values, rows.iter().copied()));
+    split(columns.collect(), labels, examples)
 }
 
 /// The labels of some rows: numbers as they are or cut into classes, categories as classes of which the rarest are one.
