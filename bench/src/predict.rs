@@ -17,7 +17,7 @@ use relata_featurize::synthesis::FeatureTable;
 use serde::{Deserialize, Serialize};
 
 mod export;
-mod linear;
+pub(crate) mod linear;
 mod prepare;
 pub mod scores;
 
