@@ -44,12 +44,14 @@ pub struct PhysicalConfig {
     pub quantiles: [f32; 3],
     /// The cost model.
     pub costs: Costs,
+    /// The kinds of operators that occur in the plans trained on.
+    pub known: Vec<OperatorKind>,
 }
 
 impl PhysicalConfig {
-    /// The default sizes above a cost model.
-    pub fn above(costs: Costs) -> Self {
-        Self { width: 32, hidden: 64, layers: 3, quantiles: [0.05, 0.5, 0.95], costs }
+    /// The default sizes above a cost model, for plans of these operators.
+    pub fn above(costs: Costs, known: Vec<OperatorKind>) -> Self {
+        Self { width: 32, hidden: 64, layers: 3, quantiles: [0.05, 0.5, 0.95], costs, known }
     }
 
     /// Checks that the sizes describe a model.
