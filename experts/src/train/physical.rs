@@ -169,13 +169,14 @@ fn calibrate(executed: &[Executed]) -> Costs {
     costs.chunks_exact(WORK).map(|costs| std::array::from_fn(|place| costs[place] as f32)).collect()
 }
 
-/// The kinds of operators that occur in enough plans.
+/// The kinds of operators that occur in enough plans; what is anything else may be anything.
 fn known(executed: &[Executed]) -> Vec<OperatorKind> {
     let mut plans: BTreeMap<OperatorKind, usize> = BTreeMap::new();
     for execution in executed.iter().flat_map(|one| &one.executions) {
         let kinds: BTreeSet<OperatorKind> = execution.graph.operators.iter().map(|operator| operator.kind).collect();
         kinds.into_iter().for_each(|kind| *plans.entry(kind).or_default() += 1);
     }
+    plans.remove(&OperatorKind::Other);
     plans.into_iter().filter(|(_, plans)| *plans >= LEAST_PLANS).map(|(kind, _)| kind).collect()
 }
 
