@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 mod entity;
 mod export;
-mod linear;
+pub(crate) mod linear;
 mod prepare;
 mod scaling;
 pub mod scores;

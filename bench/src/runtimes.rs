@@ -25,6 +25,7 @@ use crate::queries::{Generator, Kind};
 use crate::score::figures::table;
 use crate::trace::{ExecuteOptions, Executor, Planners};
 
+mod recorded;
 mod trees;
 
 /// Bytes below which all memory counts as the same.
@@ -74,6 +75,9 @@ pub struct RuntimeOptions {
     /// half of them of each kind, without those that are predicted to take longer than the timeout
     #[arg(long, value_name = "QUERIES", default_value_t = 0)]
     pub tune: usize,
+    /// Numbers of queries of a workload to take as recorded, for what they say of the times of its others
+    #[arg(long, value_name = "QUERIES", value_delimiter = ',')]
+    pub recorded: Vec<usize>,
     /// Folders of traces with executed plans, to train boosted trees on as a baseline
     #[arg(long, value_name = "FOLDER", num_args = 1..)]
     pub trees: Vec<PathBuf>,
@@ -106,7 +110,7 @@ struct Scored {
 pub fn run(options: &RuntimeOptions) -> Result<String> {
     let expert = PhysicalExpert::pretrained()?;
     let trees = if options.trees.is_empty() { None } else { Some(Trees::train(&options.trees)?) };
-    let (mut scored, mut advised) = (vec![], vec![]);
+    let (mut scored, mut advised, mut traces) = (vec![], vec![], vec![]);
     for workload in options.source.read_unanswered(&options.kinds)? {
         let queries = of_each_kind(&workload, options.limit);
         let trace = executed(options, &workload, &options.output, &queries, None)?;
@@ -123,8 +127,9 @@ pub fn run(options: &RuntimeOptions) -> Result<String> {
         for executions in trace.executions.chunk_by(|a, b| a.query == b.query) {
             advised.extend(advise(&expert, executions, options.above)?);
         }
+        traces.push(trace.executions);
     }
-    Ok(print(&scored) + &print_advice(&advised))
+    Ok(print(&scored) + &print_advice(&advised) + &recorded::measure(&expert, &traces, options)?)
 }
 
 /// A query in several ways: its time in the one that the expert predicts to be the fastest, in that of the cost model, and as

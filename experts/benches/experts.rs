@@ -9,13 +9,15 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use relata_experts::config::{DataConfig, ExpertConfig};
 use relata_experts::data::context::RowContext;
 use relata_experts::in_context::{Column, InContextPredictor, Labels};
+use relata_experts::residual::{MOST_EXECUTIONS, ResidualPredictor};
 use relata_experts::{ExpertStack, PhysicalExpert, fixture};
 use relata_featurize::graph::NodeKind;
-use relata_featurize::physical::{Facts, OperatorKind, OperatorRows, PhysicalGraph, PhysicalOperator};
+use relata_featurize::physical::{Facts, Observed, OperatorKind, OperatorRows, PhysicalGraph, PhysicalOperator};
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::{RowSample, TableInput};
 use relata_featurize::resources::Resources;
 use relata_featurize::row_groups::MOST_GROUPS;
+use relata_featurize::trace::Execution;
 
 fn experts(criterion: &mut Criterion) {
     let config = ExpertConfig::default();
@@ -51,8 +53,8 @@ fn experts(criterion: &mut Criterion) {
     }
 }
 
-/// A prediction for a plan of ten operators: three scans with filters, two joins, an aggregation in two steps.
-fn runtime(criterion: &mut Criterion) {
+/// A plan of ten operators: three scans with filters, two joins, an aggregation in two steps.
+fn plan() -> PhysicalGraph {
     use OperatorKind::{Aggregate, Coalesce, Filter, HashJoin, Scan};
     let operator = |kind, inputs: &[u32], table_rows| PhysicalOperator {
         kind,
@@ -72,12 +74,42 @@ fn runtime(criterion: &mut Criterion) {
         operator(Coalesce, &[7], 0.0),
         operator(Aggregate, &[8], 0.0),
     ];
-    let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192 };
+    PhysicalGraph { operators, threads: 2, batch_size: 8192 }
+}
+
+/// A prediction for a plan, and what 256 executed ones add to it.
+fn runtime(criterion: &mut Criterion) {
+    let graph = plan();
     let rows: Vec<_> = (0..10).map(|place| OperatorRows::exact(f64::from(1000 * (place + 1)))).collect();
     let machine = Resources::reference(2, 1.5);
     let expert = PhysicalExpert::pretrained().unwrap();
     criterion.bench_function("runtime of 10 operators", |bench| {
         bench.iter(|| expert.runtime(black_box(&graph), &rows, &machine));
+    });
+
+    let mut noise = fixture::Noise::new(1);
+    let execution = |query| {
+        let known: Vec<_> =
+            rows.iter().map(|own| Some(OperatorRows::exact(f64::from(own.rows * noise.unit())))).collect();
+        let predicted = expert.runtime(&graph, &graph.filled(&known), &machine).unwrap().elapsed_us[1];
+        Execution {
+            query,
+            machine: machine.clone(),
+            planning_us: vec![],
+            execution_us: vec![predicted as f32 * (2.0 + noise.unit())],
+            peak_bytes: 0,
+            graph: graph.clone(),
+            estimated: known,
+            observed: vec![Observed::default(); rows.len()],
+        }
+    };
+    let executions: Vec<Execution> = (0..MOST_EXECUTIONS as u32).map(execution).collect();
+    let predictor = InContextPredictor::pretrained().unwrap();
+    let read = || ResidualPredictor::fit(&expert, &predictor, black_box(&executions)).unwrap().unwrap();
+    criterion.bench_function("read 256 executed plans and see whether they help", |bench| bench.iter(read));
+    let (fitted, known) = (read(), &executions[0].estimated);
+    criterion.bench_function("residual of 10 operators by 256 executed plans", |bench| {
+        bench.iter(|| fitted.residual(&expert, black_box(&graph), known, &machine).unwrap());
     });
 }
 

@@ -11,7 +11,7 @@
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crate::Result;
 use crate::error::{ExpertsError, check_finite, check_length};
@@ -35,12 +35,12 @@ pub const MOST_FEATURES: usize = 512;
 /// Rows that a thread reads at a time at most, so that what it computes of them stays in its cache.
 const ROWS_AT_A_TIME: usize = 64;
 
-/// The in-context predictor.
+/// The in-context predictor. Clones share the weights.
 #[derive(Debug, Clone)]
 pub struct InContextPredictor {
     config: InContextConfig,
     places: Places,
-    flat: Vec<f32>,
+    flat: Arc<[f32]>,
 }
 
 /// What is predicted of a row.
@@ -72,8 +72,8 @@ impl Prediction {
 
 /// Examples that were read, ready for any number of predictions.
 #[derive(Debug, Clone)]
-pub struct Prefilled<'a> {
-    predictor: &'a InContextPredictor,
+pub struct Prefilled {
+    predictor: InContextPredictor,
     columns: Vec<ColumnEncoder>,
     labels: LabelEncoder,
     /// Rows of the examples with the thinking rows.
@@ -112,7 +112,7 @@ impl InContextPredictor {
         config.validate()?;
         check_length("parameters", config.parameter_count(), flat.len())?;
         check_finite("the parameter vector", &flat)?;
-        Ok(Self { config: config.clone(), places: Places::new(config), flat })
+        Ok(Self { config: config.clone(), places: Places::new(config), flat: flat.into() })
     }
 
     /// The sizes.
@@ -135,7 +135,7 @@ impl InContextPredictor {
     ///
     /// [`ExpertsError::Context`] where there is nothing to tell apart ([`Labels::validate`]), there are no features or more than
     /// [`MOST_FEATURES`]; [`ExpertsError::Shape`] where columns and labels differ in length.
-    pub fn prefill(&self, features: &[Column], labels: &Labels) -> Result<Prefilled<'_>> {
+    pub fn prefill(&self, features: &[Column], labels: &Labels) -> Result<Prefilled> {
         labels.validate()?;
         check_columns(features, labels.len())?;
         if features.is_empty() || features.len() > MOST_FEATURES {
@@ -146,7 +146,7 @@ impl InContextPredictor {
         let columns = features.len() + 1;
         let rows = self.config.thinking + labels.len();
         let mut prefilled = Prefilled {
-            predictor: self,
+            predictor: self.clone(),
             columns: features.iter().map(ColumnEncoder::fit).collect(),
             labels: LabelEncoder::fit(labels),
             rows,
@@ -182,7 +182,7 @@ impl InContextPredictor {
     }
 }
 
-impl Prefilled<'_> {
+impl Prefilled {
     /// Predicts the label of every row of these features, which are those of the examples in the same order.
     ///
     /// # Errors

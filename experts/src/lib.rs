@@ -11,6 +11,7 @@
 //!
 //! 4. [`physical`]: the operators of a physical plan with those rows, and the machine -> time and memory.
 //! 5. [`in_context`]: examples with their labels, and rows without -> predictions, apart from the rest.
+//! 6. [`residual`]: executed plans as such examples -> what the times of [`physical`] are corrected by.
 //!
 //! [`stack`] holds the first three together; [`config`] fixes their sizes, names and parameters once for training and inference;
 //! [`mlp`] is the one network they are made of; [`weights`] reads and verifies the file that they are stored in, [`tuned`] those that
@@ -49,6 +50,7 @@ pub mod mlp;
 pub mod physical;
 #[cfg(feature = "prior")]
 pub mod prior;
+pub mod residual;
 pub mod stack;
 #[cfg(feature = "train")]
 pub mod train;
@@ -60,6 +62,7 @@ pub use data::TableEmbedding;
 pub use error::ExpertsError;
 pub use heads::CardinalityQuantiles;
 pub use physical::PhysicalExpert;
+pub use residual::ResidualPredictor;
 pub use stack::{ExpertStack, PlanEstimates};
 
 /// Result of this crate.

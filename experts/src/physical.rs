@@ -9,6 +9,7 @@
 
 use relata_featurize::physical::{OPERATOR_FEATURES, OperatorKind, OperatorRows, PhysicalGraph, WORK};
 use relata_featurize::resources::Resources;
+use relata_featurize::trace::Execution;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -155,6 +156,13 @@ pub struct Runtime {
     pub cost_us: f64,
 }
 
+/// The median time of an execution, in microseconds.
+pub fn elapsed_us(execution: &Execution) -> f32 {
+    let mut times = execution.execution_us.clone();
+    times.sort_unstable_by(f32::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(1.0).max(1.0)
+}
+
 /// The physical-plan expert with its heads.
 #[derive(Debug, Clone)]
 pub struct PhysicalExpert {
@@ -223,6 +231,11 @@ impl PhysicalExpert {
     /// The sizes and the cost model.
     pub fn config(&self) -> &PhysicalConfig {
         &self.config
+    }
+
+    /// Whether operators of a kind occur in the plans that it was trained on.
+    pub fn knows(&self, kind: OperatorKind) -> bool {
+        self.config.known.contains(&kind)
     }
 
     /// What a plan under these rows takes on a machine.

@@ -30,6 +30,8 @@ impl Relata {
     pub async fn advise(&self, ctx: &SessionContext, sql: &str) -> Result<Vec<SettingAdvice>> {
         let missing = || RelataError::NoRuntime("no expert or no machine".to_owned());
         let threads = self.machine().await.ok_or_else(missing)?.threads;
+        let clock = self.clock().await.ok_or_else(missing)?;
+        let residual = clock.residual(&self.estimated_plan(&ctx.state(), sql).await?);
         let own = ctx.state().config_options().execution.clone();
         let powers = std::iter::successors(Some(1), |partitions: &usize| partitions.checked_mul(2));
         let mut partitions: Vec<usize> = powers.take_while(|&partitions| partitions <= threads).collect();
@@ -46,7 +48,9 @@ impl Relata {
                 let mut state = ctx.state();
                 let config = state.config_mut();
                 *config = config.clone().with_target_partitions(target_partitions).with_batch_size(batch_size);
-                let runtime = self.estimate_runtime(&SessionContext::new_with_state(state), sql).await?;
+                let runtime = clock.corrected(&self.estimated_plan(&state, sql).await?, residual);
+                let runtime =
+                    runtime.ok_or_else(|| RelataError::NoRuntime("the expert refuses the plan".to_owned()))?;
                 let current = target_partitions == own.target_partitions && batch_size == own.batch_size.get();
                 advice.push(SettingAdvice { target_partitions, batch_size, runtime, current });
             }

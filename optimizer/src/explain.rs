@@ -72,9 +72,15 @@ fn show_runtime(plan: &dyn ExecutionPlan, runtime: &RuntimeEstimate) {
             let whole = (*next == runtime.operators.len()).then_some(runtime);
             shown.set_runtime(match whole {
                 None => format!("{elapsed:.1?}"),
-                Some(RuntimeEstimate { elapsed: [lower, median, upper], peak_bytes, .. }) => {
+                Some(RuntimeEstimate { elapsed: [lower, median, upper], peak_bytes, executions, .. }) => {
                     let [_, memory, most] = peak_bytes.map(|bytes| human_readable_size(bytes as usize));
-                    format!("{median:.1?} [{lower:.1?}, {upper:.1?}], relata_memory={memory} [at most {most}]")
+                    let corrected = match executions {
+                        0 => String::new(),
+                        executions => format!(" corrected by {executions} executions"),
+                    };
+                    format!(
+                        "{median:.1?} [{lower:.1?}, {upper:.1?}]{corrected}, relata_memory={memory} [at most {most}]"
+                    )
                 }
             });
         }

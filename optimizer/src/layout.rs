@@ -23,7 +23,7 @@ use datafusion::prelude::SessionContext;
 use relata_featurize::physical::{OperatorKind, OperatorRows};
 
 use crate::optimizer::optimized;
-use crate::runtime::{Clock, EstimatedPlan};
+use crate::runtime::EstimatedPlan;
 use crate::{Relata, RelataError, Result, estimate};
 
 /// Rows of a Parquet page, which is read or left out as a whole.
@@ -65,9 +65,11 @@ impl Relata {
         for sql in queries {
             let Ok(plan) = optimized(&state, sql).await else { continue };
             let Ok(planned) = self.estimated_plan(&state, sql).await else { continue };
-            let Some(before) = clock.runtime(&planned).map(|runtime| runtime.elapsed[1]) else { continue };
+            let residual = clock.residual(&planned);
+            let time = |planned: &EstimatedPlan| Some(clock.corrected(planned, residual)?.elapsed[1]);
+            let Some(before) = time(&planned) else { continue };
             for filtered in self.filtered(&plan) {
-                let Some(after) = after(&clock, &planned, &filtered) else { continue };
+                let Some(after) = sorted(&planned, &filtered).as_ref().and_then(time) else { continue };
                 let key = (filtered.table.to_string(), filtered.column.clone());
                 let advice = found.entry(key).or_insert_with(|| LayoutAdvice {
                     table: filtered.table,
@@ -164,8 +166,8 @@ fn name(column: &Expr) -> Option<&str> {
     column.try_as_col().map(|column| column.name.as_str())
 }
 
-/// The predicted time of a plan whose scans of a table read only what is left; `None` where none does.
-fn after(clock: &Clock, planned: &EstimatedPlan, filtered: &Filtered) -> Option<Duration> {
+/// A plan whose scans of a table read only what is left; `None` where none does.
+fn sorted(planned: &EstimatedPlan, filtered: &Filtered) -> Option<EstimatedPlan> {
     let mut leaves = vec![];
     scans(planned.plan.as_ref(), filtered, &mut 0, &mut leaves);
     if leaves.is_empty() {
@@ -190,7 +192,7 @@ fn after(clock: &Clock, planned: &EstimatedPlan, filtered: &Filtered) -> Option<
             sorted.rows[index] = fewer(sorted.rows[index]);
         }
     }
-    clock.runtime(&sorted).map(|runtime| runtime.elapsed[1])
+    Some(sorted)
 }
 
 /// The numbers of the operators that scan a table and filter its column, in the order of the graph.

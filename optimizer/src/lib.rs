@@ -55,6 +55,7 @@ mod predict;
 mod profiles;
 mod random_rows;
 mod recorded;
+mod residuals;
 mod runtime;
 mod sql;
 mod statistics;

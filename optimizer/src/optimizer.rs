@@ -32,6 +32,7 @@ use crate::join_order::{Considered, CostModel, ExecutionTime, JoinOrder};
 use crate::planner::RelataQueryPlanner;
 use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::recorded::Record;
+use crate::residuals::Residuals;
 use crate::synopses::{ForeignKey, SynopsesReport};
 use crate::{RelataError, Result, estimate, explain, join_order, sql};
 
@@ -56,6 +57,8 @@ pub struct Relata {
     pub(crate) config: RelataConfig,
     pub(crate) counters: Arc<Counters>,
     pub(crate) record: Arc<Record>,
+    /// What the record says of predicted runtimes.
+    pub(crate) residuals: Arc<Residuals>,
     known: Option<Arc<dyn KnownRows>>,
     pub(crate) foreign_keys: Arc<Vec<ForeignKey>>,
     pub(crate) cost_model: Arc<dyn CostModel>,
@@ -99,6 +102,7 @@ impl Relata {
             config: RelataConfig::default(),
             counters: Arc::default(),
             record: Arc::default(),
+            residuals: Arc::default(),
             known: None,
             foreign_keys: Arc::default(),
             cost_model: Arc::new(ExecutionTime::default()),
@@ -136,6 +140,7 @@ impl Relata {
     pub fn with_profile_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         let directory = Some(directory.into());
         self.profiles = Arc::new(ProfileStore { directory, ..self.profiles.emptied() });
+        self.residuals = Arc::default();
         self
     }
 

@@ -223,6 +223,7 @@ impl Relata {
     #[must_use]
     pub fn with_predictor(mut self, predictor: InContextPredictor) -> Self {
         self.predictor = Arc::new(OnceLock::from(Arc::new(predictor)));
+        self.residuals = Arc::default();
         self
     }
 }

@@ -1,4 +1,4 @@
-//! Executed queries, kept for `relata tune`: with `relata.record` every query that runs to its end leaves a line in the profile
+//! Executed queries, kept for `relata tune` and for predicted runtimes: with `relata.record` every query that runs to its end leaves a line in the profile
 //! directory, with its plan, the rows that were estimated, and the rows and times of its operators. No names, no constants and no
 //! data are in it.
 
@@ -40,6 +40,8 @@ const RECORD_FILE: &str = "executions.jsonl";
 pub(crate) struct Record {
     /// Lines of the file, once they were counted.
     lines: Mutex<Option<usize>>,
+    /// Lines that were added.
+    added: AtomicUsize,
 }
 
 impl Record {
@@ -57,6 +59,7 @@ impl Record {
         // One write, so that lines of several processes do not mix.
         OpenOptions::new().create(true).append(true).open(&path)?.write_all(&line)?;
         *lines = Some(before + 1);
+        self.added.fetch_add(1, Ordering::Relaxed);
         if before + 1 >= 2 * most {
             let text = read(&path)?;
             let all: Vec<&str> = text.split_inclusive('\n').collect();
@@ -66,6 +69,11 @@ impl Record {
             *lines = Some(most.min(all.len()));
         }
         Ok(())
+    }
+
+    /// Executions that were recorded since this was made.
+    pub(crate) fn added(&self) -> usize {
+        self.added.load(Ordering::Relaxed)
     }
 }
 
@@ -83,14 +91,20 @@ impl Relata {
     /// # Errors
     /// The record cannot be read.
     pub fn recorded(&self) -> io::Result<Vec<Execution>> {
+        self.last_recorded(usize::MAX)
+    }
+
+    /// The last of them, from so many lines.
+    pub(crate) fn last_recorded(&self, lines: usize) -> io::Result<Vec<Execution>> {
         let Some(directory) = &self.profiles.directory else { return Ok(vec![]) };
         let text = read(&directory.join(RECORD_FILE))?;
+        let skipped = text.lines().count().saturating_sub(lines);
         let whole = |execution: &Execution| {
             let operators = execution.graph.operators.len();
             let lengths = [execution.estimated.len(), execution.observed.len()];
             operators > 0 && execution.graph.is_valid() && execution.machine.is_valid() && lengths == [operators; 2]
         };
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(whole).collect())
+        Ok(text.lines().skip(skipped).filter_map(|line| serde_json::from_str(line).ok()).filter(whole).collect())
     }
 
     /// The plan, of a query whose operators show their estimates, as a plan that is recorded when it has run.

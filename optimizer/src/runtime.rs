@@ -1,4 +1,5 @@
-//! How long a query will take, and how much memory: its physical plan with relata's rows -> the physical-plan expert.
+//! How long a query will take, and how much memory: its physical plan with relata's rows -> the physical-plan expert -> what
+//! recorded executions correct it by.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::prelude::SessionContext;
-use relata_experts::PhysicalExpert;
+use relata_experts::{PhysicalExpert, ResidualPredictor};
 use relata_featurize::physical::{OperatorRows, PhysicalGraph};
 use relata_featurize::resources::Resources;
 
-use crate::counters::count;
+use crate::counters::{Counters, count};
 use crate::estimate::Estimate;
 use crate::optimizer::optimized;
 use crate::{Relata, RelataError, Result, explain};
@@ -41,25 +42,48 @@ pub struct RuntimeEstimate {
     pub peak_bytes: [u64; 3],
     /// Of every operator on one thread, inputs before what reads them.
     pub operators: Vec<Duration>,
+    /// Recorded executions that the times were corrected by; 0 where they are the expert's own.
+    pub executions: usize,
 }
 
-/// What predicts runtimes: the expert and the machine it speaks of.
+/// What predicts runtimes: the expert, the machine it speaks of, and what recorded executions say of it where that helps.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     expert: Arc<PhysicalExpert>,
     machine: Resources,
+    residuals: Option<Arc<ResidualPredictor>>,
+    counters: Arc<Counters>,
 }
+
+/// What the times of a query are corrected by: 5% quantile, median and 95% quantile, in `ln` units.
+pub(crate) type Residual = [f32; 3];
 
 impl Clock {
     /// What a plan takes whose operators show their estimates; `None` where the expert refuses it.
     pub(crate) fn runtime(&self, plan: &EstimatedPlan) -> Option<RuntimeEstimate> {
+        self.corrected(plan, self.residual(plan))
+    }
+
+    /// What recorded executions say of a plan, for the other plans of its query as well: they are compared by the expert.
+    pub(crate) fn residual(&self, plan: &EstimatedPlan) -> Option<Residual> {
+        let residual = self.residuals.as_ref()?.residual(&self.expert, &plan.graph, &plan.rows, &self.machine);
+        residual.inspect_err(|_| count(&self.counters.failures)).ok()
+    }
+
+    /// What a plan takes, corrected by a residual where there is one.
+    pub(crate) fn corrected(&self, plan: &EstimatedPlan, residual: Option<Residual>) -> Option<RuntimeEstimate> {
         let rows = plan.graph.filled(&plan.rows);
-        let runtime = self.expert.runtime(&plan.graph, &rows, &self.machine).ok()?;
+        let mut runtime = self.expert.runtime(&plan.graph, &rows, &self.machine).ok()?;
+        let mut executions = 0;
+        if let (Some(residuals), Some(residual)) = (&self.residuals, residual) {
+            (runtime, executions) = (runtime.corrected(residual), residuals.executions());
+        }
         let duration = |microseconds: f64| Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or(Duration::MAX);
         Some(RuntimeEstimate {
             elapsed: runtime.elapsed_us.map(duration),
             peak_bytes: runtime.peak_bytes.map(|bytes| bytes as u64),
             operators: runtime.operators_us.into_iter().map(duration).collect(),
+            executions,
         })
     }
 }
@@ -93,7 +117,9 @@ impl Relata {
 
     pub(crate) async fn clock(&self) -> Option<Clock> {
         let expert = Arc::clone(self.physical.as_ref()?);
-        Some(Clock { expert, machine: self.machine().await?.clone() })
+        let machine = self.machine().await?.clone();
+        let residuals = self.residuals(&expert).await;
+        Some(Clock { expert, machine, residuals, counters: Arc::clone(&self.counters) })
     }
 
     /// The physical plan of a query in a session that relata is installed in, with the rows of its operators.
@@ -109,7 +135,8 @@ impl Relata {
     }
 
     /// How long a query will take in a session that relata is installed in, and how much memory, without running it: for admission
-    /// control, schedules and timeouts.
+    /// control, schedules and timeouts. Where `relata.record` keeps executed queries that help, they correct the times; they are
+    /// read at the first call, and again when there are a quarter more of them.
     ///
     /// # Errors
     /// When the statement is no query, cannot be parsed or planned, or nothing predicts its runtime.

@@ -66,6 +66,7 @@ impl Relata {
     #[must_use]
     pub fn with_physical(mut self, expert: PhysicalExpert) -> Self {
         self.physical = Some(expert.into());
+        self.residuals = Default::default();
         self
     }
 

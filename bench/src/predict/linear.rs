@@ -26,17 +26,14 @@ const STEPS: u64 = 200;
 pub(super) fn score(task: &Prepared, split: &Split) -> Result<Option<Score>> {
     let examples = columns(&task.features, &split.columns, &split.examples);
     let rows = columns(&task.features, &split.columns, &split.rows);
-    let encoders: Vec<Encoder> = examples.iter().map(Encoder::fit).collect();
-    let (x, asked) = (matrix(&encoders, &examples, split.examples.len()), matrix(&encoders, &rows, split.rows.len()));
     let (labels, used) = compact(&task.labels_of(&split.examples));
     let values = match labels {
         Labels::Numbers(labels) => {
-            let y: Array1<f64> = labels.iter().map(|label| f64::from(*label)).collect();
-            let penalty = PENALTY / split.examples.len() as f64;
-            let Ok(model) = ElasticNet::ridge().penalty(penalty).fit(&Dataset::new(x, y)) else { return Ok(None) };
-            model.predict(&asked).iter().map(|value| vec![*value]).collect()
+            let Some(values) = ridge(&examples, &labels, &rows) else { return Ok(None) };
+            values.into_iter().map(|value| vec![value]).collect()
         }
         Labels::Classes { labels, count } => {
+            let (x, asked) = encoded(&examples, &rows);
             let y: Array1<usize> = labels.iter().map(|label| *label as usize).collect();
             let data = Dataset::new(x, y);
             let mut values = vec![vec![0.0; task.classes()]; split.rows.len()];
@@ -66,6 +63,22 @@ pub(super) fn score(task: &Prepared, split: &Split) -> Result<Option<Score>> {
         }
     };
     Ok(Some(Score::new("linear", task, split, &values)))
+}
+
+/// What ridge regression of the examples says of rows; `None` where it cannot be fitted.
+pub(crate) fn ridge(examples: &[Column], labels: &[f32], rows: &[Column]) -> Option<Vec<f64>> {
+    let (x, asked) = encoded(examples, rows);
+    let y: Array1<f64> = labels.iter().map(|label| f64::from(*label)).collect();
+    let penalty = PENALTY / labels.len() as f64;
+    let model = ElasticNet::ridge().penalty(penalty).fit(&Dataset::new(x, y)).ok()?;
+    Some(model.predict(&asked).to_vec())
+}
+
+/// Examples and rows as the models read them.
+fn encoded(examples: &[Column], rows: &[Column]) -> (Array2<f64>, Array2<f64>) {
+    let encoders: Vec<Encoder> = examples.iter().map(Encoder::fit).collect();
+    let of = |columns: &[Column]| matrix(&encoders, columns, columns.first().map_or(0, Column::len));
+    (of(examples), of(rows))
 }
 
 /// How a feature is read: standardised, or a column for each frequent category.

@@ -19,6 +19,7 @@ use crate::config::Module;
 use crate::error::ExpertsError;
 use crate::heads::ConformalOffset;
 use crate::message_passing::Gather;
+pub use crate::physical::elapsed_us;
 use crate::physical::{Costs, OPERATOR_INPUTS, OPERATOR_LIMIT, PhysicalConfig, PhysicalExpert, PlanInput};
 use crate::train::calibrate::conformal_offset;
 use crate::train::curve::Point;
@@ -127,13 +128,6 @@ pub fn rows(execution: &Execution, counted: bool) -> Vec<OperatorRows> {
     let exact = |rows: f32| OperatorRows::exact(f64::from(rows));
     let known: Vec<Option<OperatorRows>> = execution.observed.iter().map(|one| one.rows.map(exact)).collect();
     execution.graph.filled(&known)
-}
-
-/// The median time of an execution, in microseconds.
-pub fn elapsed_us(execution: &Execution) -> f32 {
-    let mut times = execution.execution_us.clone();
-    times.sort_unstable_by(f32::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(1.0).max(1.0)
 }
 
 /// The costs that give the times of the executions with the least squared relative error, none of them negative (Lawson and

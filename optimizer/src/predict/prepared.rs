@@ -227,7 +227,7 @@ impl Prepared {
 
 impl Relata {
     /// The predictor, loaded at the first call.
-    fn predictor(&self) -> Result<Arc<InContextPredictor>> {
+    pub(crate) fn predictor(&self) -> Result<Arc<InContextPredictor>> {
         if let Some(predictor) = self.predictor.get() {
             return Ok(Arc::clone(predictor));
         }
