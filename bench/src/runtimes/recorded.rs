@@ -247,7 +247,7 @@ fn score_rows(
     errors: &mut [Vec<f64>],
 ) -> Result<()> {
     let (mut taken, left) = (operators(trace, taken), operators(trace, left));
-    taken.shuffle(&mut StdRng::seed_from_u64(taken.len() as u64));
+    taken.shuffle(&mut StdRng::seed_from_u64(0));
     taken.truncate(MOST_EXECUTIONS);
     let (Some((_, features, _)), false) = (taken.first(), left.is_empty()) else { return Ok(()) };
     let columns = |operators: &[Operator]| -> Vec<Column> {
