@@ -4,7 +4,7 @@
 //! examples and rows to predict, which come later where the rows have a time; everyone predicts the same splits from the same
 //! features. The in-context predictor and linear models run here; `bench/peers` adds tree ensembles over what `--export` writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -13,12 +13,15 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use relata_experts::in_context::{Column, InContextPredictor, Labels, Prediction};
+use relata_experts::weights::{InContextManifest, load_in_context};
 use relata_featurize::synthesis::FeatureTable;
 use serde::{Deserialize, Serialize};
 
+mod entity;
 mod export;
 pub(crate) mod linear;
 mod prepare;
+mod scaling;
 pub mod scores;
 
 use prepare::Prepared;
@@ -66,6 +69,9 @@ pub struct PredictOptions {
     /// Print the results that are there, of everyone
     #[arg(long)]
     pub report: bool,
+    /// Folders with weights after more and more training: score each, and plot that over the tasks seen
+    #[arg(long, num_args = 1.., conflicts_with_all = ["weights", "report", "export"])]
+    pub scaling: Vec<PathBuf>,
     /// Picture of the results over the number of examples
     #[arg(long)]
     pub plot: Option<PathBuf>,
@@ -89,6 +95,9 @@ pub(crate) struct Split {
 /// When the corpus, weights or results cannot be read, or features cannot be made or kept.
 pub fn run(options: &PredictOptions) -> Result<String> {
     std::fs::create_dir_all(&options.output)?;
+    if !options.scaling.is_empty() {
+        return scale(options);
+    }
     if !options.report {
         score(options)?;
     }
@@ -99,34 +108,62 @@ pub fn run(options: &PredictOptions) -> Result<String> {
     Ok(scores::print(&scores))
 }
 
+/// Scores weights of several stages of training.
+fn scale(options: &PredictOptions) -> Result<String> {
+    let tasks = prepare::tasks(options)?;
+    let mut stages = scaling::Stages::new();
+    for folder in &options.scaling {
+        let (predictor, manifest) = read_weights(folder)?;
+        stages.insert(manifest.seen, predicted(options, &predictor, &tasks)?);
+    }
+    if let Some(path) = &options.plot {
+        scaling::plot(&stages, path)?;
+    }
+    Ok(scaling::print(&stages))
+}
+
 fn score(options: &PredictOptions) -> Result<()> {
     let predictor = match &options.weights {
-        Some(folder) => {
-            let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
-            InContextPredictor::from_bytes(&read("in_context.safetensors")?, &read("in_context.json")?)?
-        }
+        Some(folder) => read_weights(folder)?.0,
         None => InContextPredictor::pretrained()?,
     };
     let tasks = prepare::tasks(options)?;
-    let bar = ProgressBar::new(tasks.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")?);
-    let mut scores: Vec<Score> = vec![];
+    let mut scores = predicted(options, &predictor, &tasks)?;
     for task in &tasks {
-        bar.set_message(task.name.clone());
         let splits = splits(options, task);
-        for split in &splits {
-            scores.push(in_context(options, &predictor, task, split)?);
-            if options.name == PredictOptions::NAME {
+        if options.name == PredictOptions::NAME {
+            for split in &splits {
                 scores.extend(linear::score(task, split)?);
+                scores.push(entity::score(task, split));
             }
         }
         if options.export {
             export::write(&options.output, task, &splits)?;
         }
+    }
+    scores::write(&options.output, &options.name, &scores)
+}
+
+fn read_weights(folder: &Path) -> Result<(InContextPredictor, InContextManifest)> {
+    let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
+    let (manifest, parameters) = load_in_context(&read("in_context.safetensors")?, &read("in_context.json")?)?;
+    Ok((InContextPredictor::from_parameters(&manifest.config, parameters)?, manifest))
+}
+
+/// The scores of a predictor on all splits of some tasks.
+fn predicted(options: &PredictOptions, predictor: &InContextPredictor, tasks: &[Prepared]) -> Result<Vec<Score>> {
+    let bar = ProgressBar::new(tasks.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")?);
+    let mut scores: Vec<Score> = vec![];
+    for task in tasks {
+        bar.set_message(task.name.clone());
+        for split in splits(options, task) {
+            scores.push(in_context(options, predictor, task, &split)?);
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    scores::write(&options.output, &options.name, &scores)
+    Ok(scores)
 }
 
 impl PredictOptions {

@@ -45,12 +45,14 @@ pub struct PhysicalConfig {
     pub quantiles: [f32; 3],
     /// The cost model.
     pub costs: Costs,
+    /// The kinds of operators that occur in the plans trained on.
+    pub known: Vec<OperatorKind>,
 }
 
 impl PhysicalConfig {
-    /// The default sizes above a cost model.
-    pub fn above(costs: Costs) -> Self {
-        Self { width: 32, hidden: 64, layers: 3, quantiles: [0.05, 0.5, 0.95], costs }
+    /// The default sizes above a cost model, for plans of these operators.
+    pub fn above(costs: Costs, known: Vec<OperatorKind>) -> Self {
+        Self { width: 32, hidden: 64, layers: 3, quantiles: [0.05, 0.5, 0.95], costs, known }
     }
 
     /// Checks that the sizes describe a model.
@@ -231,9 +233,9 @@ impl PhysicalExpert {
         &self.config
     }
 
-    /// Whether the cost model was calibrated on operators of a kind: what it has no costs for is left to the states of the plan.
+    /// Whether operators of a kind occur in the plans that it was trained on.
     pub fn knows(&self, kind: OperatorKind) -> bool {
-        self.config.costs[kind as usize].iter().any(|cost| *cost > 0.0)
+        self.config.known.contains(&kind)
     }
 
     /// What a plan under these rows takes on a machine.

@@ -56,6 +56,7 @@ impl Example {
     ///
     /// What [`PhysicalExpert::runtime`] refuses, and [`ExpertsError::NotFinite`] for a time that is no number.
     pub fn new(expert: &PhysicalExpert, execution: &Execution) -> Result<Self> {
+        check_finite("the times of an execution", &execution.execution_us)?;
         let (features, runtime) = features(expert, &execution.graph, &execution.estimated, &execution.machine)?;
         let residual = (f64::from(elapsed_us(execution)) / runtime.elapsed_us[1]).ln() as f32;
         check_finite("the time of an execution", &[residual])?;

@@ -159,6 +159,8 @@ pub struct InContextManifest {
     pub steps: u64,
     /// Synthetic tasks of these steps.
     pub tasks: u64,
+    /// These and the tasks that the weights were trained on that the run started from.
+    pub seen: u64,
     /// The command that made it.
     pub command: String,
     /// Commit of the source, if it was known.

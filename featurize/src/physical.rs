@@ -86,11 +86,11 @@ pub struct Facts {
     pub columns: f32,
     /// Those of variable length among them.
     pub variable: f32,
-    /// Nodes of the expressions it evaluates: comparisons, arithmetic, functions, aggregates.
+    /// Nodes of the expressions it evaluates: comparisons, arithmetic, functions, aggregates; of each grouping set.
     pub expressions: f32,
     /// Those among them that look into text.
     pub text: f32,
-    /// Keys that it hashes, sorts or groups by.
+    /// Keys that it hashes, sorts or groups by, in each grouping set.
     pub keys: f32,
     /// Keys of variable length among them.
     pub variable_keys: f32,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use datafusion::prelude::SessionContext;
 use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -81,6 +81,8 @@ pub(crate) struct Prepared {
     pub(crate) name: String,
     pub(crate) features: FeatureTable,
     pub(crate) label: Labels,
+    /// The rows that each row refers to, one column for each foreign key.
+    pub(crate) entities: Vec<Vec<Option<u32>>>,
     /// Whether the rows are in the order of their times.
     pub(crate) in_time: bool,
 }
@@ -153,14 +155,15 @@ pub(crate) fn tasks(options: &PredictOptions) -> Result<Vec<Prepared>> {
                     database = Some(Database::from_folder(folder)?);
                 }
                 if let Some(database) = &database {
-                    let table =
+                    let tables =
                         runtime.block_on(make(options, database, entry, &settings)).with_context(|| task.clone())?;
                     std::fs::create_dir_all(options.output.join("features"))?;
-                    LabelledTable::write_all(&[table], &file)?;
+                    LabelledTable::write_all(&tables, &file)?;
                 }
             }
-            let table = LabelledTable::read_all(&file)?.remove(0);
-            prepared.push(finish(task, table, settings.time.is_some(), settings.log));
+            let [table, entities] = <[LabelledTable; 2]>::try_from(LabelledTable::read_all(&file)?)
+                .map_err(|tables| anyhow!("{} holds {} tables", file.display(), tables.len()))?;
+            prepared.push(finish(task, table, entities, settings.time.is_some(), settings.log));
         }
     }
     bar.finish_and_clear();
@@ -168,13 +171,13 @@ pub(crate) fn tasks(options: &PredictOptions) -> Result<Vec<Prepared>> {
     Ok(prepared)
 }
 
-/// The features of a task's rows, in the order of their times.
+/// The features of a task's rows, in the order of their times, and what the rows refer to.
 async fn make(
     options: &PredictOptions,
     database: &Database,
     entry: &Entry,
     settings: &Settings,
-) -> Result<LabelledTable> {
+) -> Result<[LabelledTable; 2]> {
     let mut database = database.clone();
     if options.shuffle_keys {
         tasks::shuffle_keys(&mut database)?;
@@ -223,12 +226,19 @@ async fn make(
     }
     let at = times.map(|times| rows.iter().map(|row| times[*row as usize]).collect());
     let label = take_label(&label, &rows);
+    let mut entities = FeatureTable { rows: (0..rows.len() as u64).collect(), columns: vec![] };
+    for key in relations.references.iter().filter(|key| key.table == table && key.columns.len() == 1) {
+        let referring = tasks::take_rows(batch.column(column_of(table, &key.columns[0])?), &rows)?;
+        let values = tasks::values(&referring, true)?.context("a key of no type")?;
+        entities.columns.push(FeatureColumn { name: key.columns[0].clone(), values });
+    }
     let depth = settings.depth.unwrap_or(options.depth).min(options.depth.max(1));
     let rows = Rows { table, key, hidden, rows, at };
     let context = SessionContext::new();
     let config = SynthesisConfig { depth: depth.max(1), max_features: MOST_FEATURES };
     let features = tasks::features(&context, &database, &relations, &rows, &config).await?;
-    Ok(LabelledTable { name: entry.name.clone(), features, label })
+    let entities = LabelledTable { name: "entities".to_owned(), features: entities, label: label.clone() };
+    Ok([LabelledTable { name: entry.name.clone(), features, label }, entities])
 }
 
 fn is_known(label: &FeatureValues, row: usize) -> bool {
@@ -249,7 +259,7 @@ fn take_label(label: &FeatureValues, rows: &[u32]) -> FeatureValues {
 }
 
 /// Labels as they are predicted: the most frequent classes and the rest as one.
-fn finish(name: String, table: LabelledTable, in_time: bool, log: bool) -> Prepared {
+fn finish(name: String, table: LabelledTable, entities: LabelledTable, in_time: bool, log: bool) -> Prepared {
     let label = match table.label {
         FeatureValues::Number(values) => {
             let value = |value: f32| if log { value.signum() * value.abs().ln_1p() } else { value };
@@ -272,5 +282,10 @@ fn finish(name: String, table: LabelledTable, in_time: bool, log: bool) -> Prepa
         let values = FeatureValues::Number(vec![0.0; features.rows.len()]);
         features.columns.push(FeatureColumn { name: "nothing".to_owned(), values });
     }
-    Prepared { name, features, label, in_time }
+    let codes = |column: FeatureColumn| match column.values {
+        FeatureValues::Category { codes, .. } => Some(codes),
+        FeatureValues::Number(_) => None,
+    };
+    let entities = entities.features.columns.into_iter().filter_map(codes).collect();
+    Prepared { name, features, label, entities, in_time }
 }

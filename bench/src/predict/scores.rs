@@ -167,6 +167,14 @@ fn summary(scores: &[Score]) -> BTreeMap<usize, (usize, BTreeMap<&str, Reached>)
     shots.into_iter().map(|(shots, tasks)| (shots, summary(tasks))).collect()
 }
 
+/// Mean AUC and mean R2 of one name's scores, by number of examples.
+pub(super) fn means(scores: &[Score]) -> BTreeMap<usize, [f64; 2]> {
+    let of = |(shots, (_, names)): (usize, (usize, BTreeMap<&str, Reached>))| {
+        names.into_values().next().map(|reached| (shots, [reached.area, reached.r2]))
+    };
+    summary(scores).into_iter().filter_map(of).collect()
+}
+
 /// A table by number of examples.
 pub(super) fn print(scores: &[Score]) -> String {
     let mut rows = vec![];

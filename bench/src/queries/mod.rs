@@ -11,6 +11,7 @@ mod expressions;
 mod filters;
 mod joins;
 mod output;
+mod report;
 mod statement;
 #[cfg(test)]
 mod tests;

@@ -95,6 +95,24 @@ async fn queries_run_and_most_find_something() {
     }
 }
 
+#[tokio::test]
+async fn reports_of_every_form_run() {
+    let database = shop();
+    let context = SessionContext::new();
+    database.register(&context).unwrap();
+    let queries = workload(&database, Kind::Seed, 100);
+    let mut generator = Generator::new(&database, 5);
+    let reports: Vec<String> = queries.iter().filter_map(|query| generator.report(query)).collect();
+    assert!(reports.len() > 80);
+    for report in &reports {
+        context.sql(report).await.expect(report).collect().await.expect(report);
+    }
+    for part in ["ORDER BY", "OVER (PARTITION", "place <= 3", "ROLLUP", "UNION", "grouped", "DISTINCT", "CASE", "WITH"]
+    {
+        assert!(reports.iter().any(|report| report.contains(part)), "{part}");
+    }
+}
+
 #[test]
 fn workloads_have_their_shapes() {
     let database = shop();

@@ -73,6 +73,9 @@ pub struct TraceOptions {
     /// Queries per database that are executed as well, to measure how long they take; needs --jobs 1
     #[arg(long, default_value_t = 0)]
     pub execute: usize,
+    /// Execute every second of them as a report over the same rows: in an order, with windows, subtotals, unions
+    #[arg(long)]
+    pub reports: bool,
     /// Repetitions of an execution
     #[arg(long, default_value_t = 3)]
     pub repeat: usize,
@@ -89,6 +92,10 @@ pub struct TraceOptions {
 
 /// The turns of a training set: what the model estimates most, and some of everything that has inner joins in it.
 const KINDS: [&str; 10] = ["seed", "hard", "seed", "hard", "group", "seed", "hard", "expression", "outer", "distinct"];
+
+/// The kind of reports, and the joined rows that one is over at most.
+const REPORT: &str = "report";
+const MOST_REPORTED_ROWS: f64 = 2e6;
 
 /// Version of the queries and labels that a seed stands for.
 const WORKLOAD_VERSION: u32 = 4;
@@ -109,6 +116,8 @@ struct Manifest {
     without: Option<Without>,
     #[serde(default)]
     execute: usize,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    reports: bool,
     #[serde(default)]
     repeat: usize,
     #[serde(default)]
@@ -245,6 +254,7 @@ fn trace_database(
     let mut labeller = Labeller::new(database, seed, options.subplans, &Without::config(options.without))?;
     let kinds: Vec<Kind> = options.kinds.iter().copied().filter(|kind| generator.can_write(*kind)).collect();
     let mut trace = DatabaseTrace { name: database.name.clone(), ..DatabaseTrace::default() };
+    let mut reports: Vec<(usize, TracedQuery)> = vec![];
     let (mut turn, mut failures) = (0, 0);
     for _ in 0..ATTEMPTS * options.queries {
         if trace.graphs.len() == options.queries || kinds.is_empty() {
@@ -259,6 +269,11 @@ fn trace_database(
                     trace.answers.extend(labelled_answer.map(|answer| LabelledAnswer { query: index, ..answer }));
                     report.labels += graph.labels.iter().flatten().count();
                     trace.graphs.push(graph);
+                    let asked = options.reports && trace.queries.len() % 2 == 1 && joined <= MOST_REPORTED_ROWS;
+                    if let Some(sql) = asked.then(|| generator.report(&query)).flatten() {
+                        let report = TracedQuery { kind: REPORT.to_owned(), sql, joined, rows: joined, answer: None };
+                        reports.push((trace.queries.len(), report));
+                    }
                     trace.queries.push(TracedQuery {
                         kind: query.kind.to_string(),
                         sql: query.sql,
@@ -287,7 +302,12 @@ fn trace_database(
     }
     bar.inc((options.queries - trace.graphs.len()) as u64);
     if options.execute > 0 {
-        trace.executions = execute(options, database, &trace.queries, bar)?;
+        let mut executed: Vec<usize> = (0..trace.queries.len().min(options.execute)).collect();
+        for (place, report) in reports.into_iter().filter(|(place, _)| *place < options.execute) {
+            executed[place] = trace.queries.len();
+            trace.queries.push(report);
+        }
+        trace.executions = execute(options, database, &trace.queries, &executed, bar)?;
         report.executions += trace.executions.len();
     }
     report.queries += trace.graphs.len();
@@ -297,11 +317,12 @@ fn trace_database(
     Ok(())
 }
 
-/// Executes the first queries, which are of every kind.
+/// Executes some of the queries.
 fn execute(
     options: &TraceOptions,
     database: &Database,
     queries: &[TracedQuery],
+    executed: &[usize],
     bar: &ProgressBar,
 ) -> Result<Vec<Execution>> {
     let folder = tempfile::tempdir()?;
@@ -314,11 +335,12 @@ fn execute(
     };
     let executor = Executor::new(database, folder.path(), &how)?;
     let mut executions = vec![];
-    for (index, query) in queries.iter().take(options.execute).enumerate() {
-        bar.set_message(format!("{}, execution {}", database.name, index + 1));
-        match executor.execute(index as u32, &query.sql) {
+    for (turn, &index) in executed.iter().enumerate() {
+        bar.set_message(format!("{}, execution {}", database.name, turn + 1));
+        let sql = &queries[index].sql;
+        match executor.execute(index as u32, sql) {
             Ok(measured) => executions.extend(measured),
-            Err(error) => bar.println(format!("{}: {error:#}: {}", database.name, query.sql)),
+            Err(error) => bar.println(format!("{}: {error:#}: {sql}", database.name)),
         }
     }
     Ok(executions)
@@ -337,6 +359,7 @@ fn check_manifest(options: &TraceOptions) -> Result<()> {
         subplans: options.subplans,
         without: options.without,
         execute: options.execute,
+        reports: options.reports,
         repeat: options.repeat,
         threads: options.threads.clone(),
         batch_size: options.batch_size.clone(),
@@ -419,16 +442,21 @@ mod tests {
     #[test]
     fn executions_have_the_rows_of_their_queries() {
         let output = tempfile::tempdir().unwrap();
-        let more = ["--synthetic", "1", "--jobs", "1", "--execute", "9", "--repeat", "2", "--kinds", "seed,group,top"];
+        let fixed = ["--synthetic", "1", "--jobs", "1", "--execute", "9", "--repeat", "2", "--kinds", "seed,group,top"];
+        let more: Vec<&str> = fixed.into_iter().chain(["--reports"]).collect();
         let report = run(&options(output.path(), &more)).unwrap();
         let trace = read_all(output.path()).unwrap().remove(0);
         assert_eq!((report.executions, trace.executions.len()), (18, 18));
+        let reported = |execution: &&Execution| trace.queries[execution.query as usize].kind == REPORT;
+        assert!((4..=8).contains(&trace.executions.iter().filter(reported).count()));
         for execution in &trace.executions {
             assert_eq!((execution.planning_us.len(), execution.execution_us.len()), (2, 2));
             assert!(execution.execution_us.iter().all(|time| *time > 0.0));
             let query = &trace.queries[execution.query as usize];
-            let rows = if query.kind == "seed" { 1.0 } else { query.rows as f32 };
-            assert_eq!(execution.observed.last().unwrap().rows, Some(rows), "{}", query.sql);
+            if query.kind != REPORT {
+                let rows = if query.kind == "seed" { 1.0 } else { query.rows as f32 };
+                assert_eq!(execution.observed.last().unwrap().rows, Some(rows), "{}", query.sql);
+            }
             let operators = execution.graph.operators.iter().zip(&execution.observed).zip(&execution.estimated);
             let scans = operators.filter(|((operator, _), _)| operator.kind == OperatorKind::Scan);
             assert!(scans.clone().count() > 0);

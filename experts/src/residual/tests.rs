@@ -13,7 +13,8 @@ fn machine() -> Resources {
 fn expert() -> PhysicalExpert {
     let mut costs = vec![[1e-3; WORK]; OperatorKind::COUNT];
     costs[OperatorKind::Window as usize] = [0.0; WORK];
-    let config = PhysicalConfig::above(costs);
+    let known = vec![OperatorKind::Scan, OperatorKind::Filter, OperatorKind::Aggregate];
+    let config = PhysicalConfig::above(costs, known);
     let parameters: usize = config.shapes().iter().map(MlpShape::parameter_count).sum();
     PhysicalExpert::from_parameters(&config, &vec![0.0; parameters], &[]).unwrap()
 }

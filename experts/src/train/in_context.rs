@@ -57,6 +57,7 @@ pub fn write(
         seed: config.seed,
         steps: config.steps,
         tasks: config.steps * config.tasks as u64,
+        seen: config.seen + config.steps * config.tasks as u64,
         command,
         commit,
     };

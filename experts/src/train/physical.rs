@@ -3,13 +3,15 @@
 //! As in the seed paper a model of traditional costs comes first and runtimes after it; here the costs are a base that stays, so
 //! that the expert starts from them. Plans are seen by turns under the rows that were estimated and those that were counted.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, IndexingUpdateOp, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use relata_featurize::graph::LAYOUT_VERSION;
-use relata_featurize::physical::{Observed, OperatorKind, OperatorRows, WORK};
+use relata_featurize::physical::{OPERATOR_FEATURES, Observed, OperatorKind, OperatorRows, WORK};
+use relata_featurize::resources::Resources;
 use relata_featurize::trace::{self, Execution};
 
 use crate::Result;
@@ -41,6 +43,13 @@ const MEMORY_WEIGHT: f32 = 0.3;
 /// The file that says how traces to train on were made.
 const MANIFEST: &str = "trace.json";
 
+/// How far the features of a machine are moved at most, in `ln` units: the times are those of one machine, so that what
+/// distinguishes it must not be learned by heart.
+const MACHINE_NOISE: f32 = 0.35;
+
+/// Plans that an operator occurs in to be known.
+const LEAST_PLANS: usize = 20;
+
 /// Sweeps of the coordinate descent that calibrates the costs.
 const SWEEPS: usize = 2000;
 
@@ -61,8 +70,8 @@ pub struct PhysicalFitConfig {
 
 impl Default for PhysicalFitConfig {
     fn default() -> Self {
-        let optimizer = AdamWConfig { learning_rate: 3e-3, ..AdamWConfig::default() };
-        Self { optimizer, steps: 3000, batch: 64, seed: 1, evaluate_every: 250 }
+        let optimizer = AdamWConfig { learning_rate: 1e-3, ..AdamWConfig::default() };
+        Self { optimizer, steps: 2500, batch: 64, seed: 1, evaluate_every: 250 }
     }
 }
 
@@ -154,6 +163,17 @@ fn calibrate(executed: &[Executed]) -> Costs {
     costs.chunks_exact(WORK).map(|costs| std::array::from_fn(|place| costs[place] as f32)).collect()
 }
 
+/// The kinds of operators that occur in enough plans; what is anything else may be anything.
+fn known(executed: &[Executed]) -> Vec<OperatorKind> {
+    let mut plans: BTreeMap<OperatorKind, usize> = BTreeMap::new();
+    for execution in executed.iter().flat_map(|one| &one.executions) {
+        let kinds: BTreeSet<OperatorKind> = execution.graph.operators.iter().map(|operator| operator.kind).collect();
+        kinds.into_iter().for_each(|kind| *plans.entry(kind).or_default() += 1);
+    }
+    plans.remove(&OperatorKind::Other);
+    plans.into_iter().filter(|(_, plans)| *plans >= LEAST_PLANS).map(|(kind, _)| kind).collect()
+}
+
 /// A plan under some rows with what was measured of it.
 #[derive(Debug, Clone)]
 struct Sample {
@@ -195,6 +215,17 @@ impl Sample {
             memory_weight: MEMORY_WEIGHT,
             operators: times.into_iter().map(|time| (time, time / all)).collect(),
         }
+    }
+
+    /// Moves the features of the machine, at random.
+    fn blur(mut self, random: &mut StdRng) -> Self {
+        let noise: [f32; Resources::FEATURES] =
+            std::array::from_fn(|_| random.random_range(-MACHINE_NOISE..=MACHINE_NOISE));
+        for operator in self.input.features.chunks_exact_mut(OPERATOR_INPUTS) {
+            let of_machine = operator[OPERATOR_FEATURES..].iter_mut().zip(noise);
+            of_machine.for_each(|(feature, noise)| *feature += noise);
+        }
+        self
     }
 }
 
@@ -353,10 +384,12 @@ pub fn fit(
     device: &Device,
     mut report: impl FnMut(&Point),
 ) -> Result<FittedPhysical> {
-    let config = PhysicalConfig::above(calibrate(&corpus.training));
+    let config = PhysicalConfig::above(calibrate(&corpus.training), known(&corpus.training));
     config.validate()?;
-    let of = |one: &Executed, counted: bool| -> Vec<Sample> {
-        one.executions.iter().map(|execution| Sample::new(&config.costs, execution, counted)).collect()
+    let mut random = StdRng::seed_from_u64(settings.seed);
+    let mut of = |one: &Executed, counted: bool| -> Vec<Sample> {
+        let sample = |execution| Sample::new(&config.costs, execution, counted).blur(&mut random);
+        one.executions.iter().map(sample).collect()
     };
     let training: Vec<[Vec<Sample>; 2]> = corpus.training.iter().map(|one| [of(one, false), of(one, true)]).collect();
     let shapes = config.parameters();

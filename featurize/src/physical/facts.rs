@@ -85,6 +85,12 @@ impl Facts {
             self.mode = flag(*aggregate.mode() == AggregateMode::Partial);
             for function in aggregate.aggr_expr() {
                 self.expressions += 1.0 + f32::from(u8::from(function.is_distinct()));
+                function.expressions().iter().for_each(|argument| self.expression(argument));
+            }
+            // Every grouping set is a pass over the rows.
+            let sets = aggregate.group_expr().groups().len().max(1) as f32;
+            for all in [&mut self.expressions, &mut self.text, &mut self.keys, &mut self.variable_keys] {
+                *all *= sets;
             }
             return OperatorKind::Aggregate;
         }
@@ -104,7 +110,15 @@ impl Facts {
         let windows =
             windows.or_else(|| plan.downcast_ref::<BoundedWindowAggExec>().map(BoundedWindowAggExec::window_expr));
         if let Some(windows) = windows {
-            self.expressions = windows.len() as f32;
+            for window in windows {
+                self.expressions += 1.0;
+                window.expressions().iter().for_each(|argument| self.expression(argument));
+            }
+            if let Some(window) = windows.first() {
+                let schema = plan.schema();
+                window.partition_by().iter().for_each(|key| self.key(key, &schema));
+                window.order_by().iter().for_each(|key| self.key(&key.expr, &schema));
+            }
             return OperatorKind::Window;
         }
         match plan {

@@ -86,3 +86,20 @@ async fn more_rows_are_more_work() {
         assert!(graph.work(index, &wild).iter().all(|work| work.is_finite()));
     }
 }
+
+#[tokio::test]
+async fn arguments_and_grouping_sets_count() {
+    let facts = async |sql: &str, kind: OperatorKind| -> Vec<Facts> {
+        let (_, plan) = plan(sql).await;
+        let operators = PhysicalGraph::new(plan.as_ref(), 2, 8192).operators;
+        operators.into_iter().filter(|operator| operator.kind == kind).map(|operator| operator.facts).collect()
+    };
+    let plain = facts("SELECT w, k, SUM(k) FROM a GROUP BY w, k", OperatorKind::Aggregate).await;
+    let computed = facts("SELECT w, k, SUM(k * 3 + 1) FROM a GROUP BY w, k", OperatorKind::Aggregate).await;
+    let sets = facts("SELECT w, k, SUM(k) FROM a GROUP BY ROLLUP (w, k)", OperatorKind::Aggregate).await;
+    assert!(computed[0].expressions > plain[0].expressions && computed[0].keys == plain[0].keys);
+    assert_eq!((plain[0].keys, sets[0].keys), (2.0, 6.0));
+    assert!(sets[0].expressions >= 3.0 * plain[0].expressions && sets[0].variable_keys == 3.0 * plain[0].variable_keys);
+    let windows = facts("SELECT SUM(k) OVER (PARTITION BY w ORDER BY k) FROM a", OperatorKind::Window).await;
+    assert_eq!((windows[0].expressions, windows[0].keys, windows[0].variable_keys), (1.0, 2.0, 1.0));
+}

@@ -11,6 +11,7 @@ use relata_experts::train::in_context::fit::{InContextEvent, InContextFitConfig,
 use relata_experts::train::in_context::relations::RelationalTasks;
 use relata_experts::train::in_context::tables::{self, TableConfig};
 use relata_experts::train::in_context::write;
+use relata_experts::weights::load_in_context;
 
 use crate::Follower;
 
@@ -63,12 +64,12 @@ pub(crate) struct Arguments {
 
 /// Trains the predictor.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let start = arguments.start.as_ref().map(|folder| -> anyhow::Result<InContextPredictor> {
+    let start = arguments.start.as_ref().map(|folder| -> anyhow::Result<(InContextPredictor, u64)> {
         let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
-        let (weights, manifest) = (read("in_context.safetensors")?, read("in_context.json")?);
-        Ok(InContextPredictor::from_bytes(&weights, &manifest)?)
+        let (manifest, parameters) = load_in_context(&read("in_context.safetensors")?, &read("in_context.json")?)?;
+        Ok((InContextPredictor::from_parameters(&manifest.config, parameters)?, manifest.seen))
     });
-    let start = start.transpose()?;
+    let (start, seen) = start.transpose()?.unzip();
     let config = InContextFitConfig {
         network: start.as_ref().map_or_else(InContextConfig::default, |start| start.config().clone()),
         steps: arguments.steps,
@@ -79,6 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         evaluate_every: arguments.evaluate_every,
         held_out: 256,
         start,
+        seen: seen.unwrap_or(0),
         checkpoint: arguments.checkpoint.clone(),
         resume: arguments.resume,
     };

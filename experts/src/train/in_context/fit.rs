@@ -51,6 +51,8 @@ pub struct InContextFitConfig {
     pub held_out: usize,
     /// Predictor to start from; random parameters without.
     pub start: Option<InContextPredictor>,
+    /// Tasks that it was trained on.
+    pub seen: u64,
     /// Where checkpoints are kept.
     pub checkpoint: PathBuf,
     /// Whether to go on from the checkpoint.
@@ -232,6 +234,7 @@ mod tests {
             evaluate_every: 20,
             held_out: 24,
             start: None,
+            seen: 0,
             checkpoint: folder.path().to_owned(),
             resume,
         };

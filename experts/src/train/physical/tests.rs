@@ -75,7 +75,7 @@ fn executed(database: &str, seeds: std::ops::Range<u64>) -> Executed {
 
 #[test]
 fn training_and_inference_say_the_same() {
-    let config = PhysicalConfig::above(costs());
+    let config = PhysicalConfig::above(costs(), vec![]);
     let count = config.shapes().iter().map(MlpShape::parameter_count).sum();
     let flat: Vec<f32> = Noise::new(5).vector(count).into_iter().map(|value| value * 0.2).collect();
     let expert = PhysicalExpert::from_parameters(&config, &flat, &[]).unwrap();
@@ -130,7 +130,7 @@ fn the_expert_learns_what_the_costs_leave_out() {
 
 #[test]
 fn malformed_plans_are_refused() {
-    let config = PhysicalConfig::above(costs());
+    let config = PhysicalConfig::above(costs(), vec![]);
     let count = config.shapes().iter().map(MlpShape::parameter_count).sum();
     let expert = PhysicalExpert::from_parameters(&config, &vec![0.0; count], &[]).unwrap();
     let one = execution(&costs(), 1);
@@ -139,12 +139,12 @@ fn malformed_plans_are_refused() {
     assert!(expert.runtime(&one.graph, &known[1..], &one.machine).is_err());
     assert!(expert.runtime(&one.graph, &known, &Resources { scan: f64::NAN, ..machine() }).is_err());
     assert!(PhysicalExpert::from_parameters(&config, &vec![f32::NAN; count], &[]).is_err());
-    assert!(PhysicalConfig::above(vec![]).validate().is_err());
+    assert!(PhysicalConfig::above(vec![], vec![]).validate().is_err());
 }
 
 #[test]
 fn tuning_learns_what_is_special_about_a_database() {
-    let config = PhysicalConfig::above(costs());
+    let config = PhysicalConfig::above(costs(), vec![]);
     let shapes = config.parameters();
     let quiet = [Module::OperatorTime, Module::Runtime, Module::Memory];
     let expert = PhysicalExpert::from_parameters(&config, &initial_parameters(&shapes, &quiet, 1), &[]).unwrap();
