@@ -75,7 +75,7 @@ fn features(
     let runtime = expert.runtime(graph, &rows, machine)?;
     let log = |value: f64| value.max(0.0).ln_1p();
     let (mut all, mut most, mut table_rows, mut file_bytes) = (0.0, 0.0f64, 0.0, 0.0);
-    let (mut without_costs, mut read_without) = (0.0, 0.0);
+    let (mut unknown, mut read_unknown) = (0.0, 0.0);
     for (operator, own) in graph.operators.iter().zip(&rows) {
         let own = f64::from(own.rows);
         all += own;
@@ -84,8 +84,8 @@ fn features(
         file_bytes += f64::from(operator.facts.file_bytes);
         if !expert.knows(operator.kind) {
             let read: f64 = operator.inputs.iter().map(|input| f64::from(rows[*input as usize].rows)).sum();
-            without_costs += 1.0;
-            read_without += read.max(own);
+            unknown += 1.0;
+            read_unknown += read.max(own);
         }
     }
     let [lower, median, upper] = runtime.elapsed_us.map(log);
@@ -107,8 +107,8 @@ fn features(
         1.0 - known.iter().flatten().count() as f64 / operators,
         log(table_rows),
         log(file_bytes),
-        without_costs / operators,
-        log(read_without),
+        unknown / operators,
+        log(read_unknown),
     ];
     let features = features.map(|feature| feature as f32);
     check_finite("the features of a plan", &features)?;

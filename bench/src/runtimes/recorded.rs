@@ -33,7 +33,7 @@ struct Case {
     example: Example,
     /// The expert's interval, around its median, in `ln` units.
     interval: [f32; 2],
-    /// Whether the cost model has costs of all its operators.
+    /// Whether the expert knows all its operators.
     known: bool,
     scored: bool,
 }
@@ -55,7 +55,7 @@ impl Case {
 #[derive(Debug, Clone, Default)]
 struct Errors {
     all: Vec<f64>,
-    /// Those of plans with operators that the cost model knows nothing of.
+    /// Those of plans with operators that the expert does not know.
     unknown: Vec<f64>,
     covered: usize,
 }
