@@ -33,7 +33,7 @@ struct Case {
     example: Example,
     /// The expert's interval, around its median, in `ln` units.
     interval: [f32; 2],
-    /// Whether the cost model has costs of all its operators.
+    /// Whether the expert knows all its operators.
     known: bool,
     scored: bool,
 }
@@ -55,7 +55,7 @@ impl Case {
 #[derive(Debug, Clone, Default)]
 struct Errors {
     all: Vec<f64>,
-    /// Those of plans with operators that the cost model knows nothing of.
+    /// Those of plans with operators that the expert does not know.
     unknown: Vec<f64>,
     covered: usize,
 }
@@ -168,7 +168,8 @@ fn score(
     let left: Vec<&Case> = left.iter().map(|&place| &cases[place]).filter(|case| case.scored).collect();
     let asked: Vec<_> = left.iter().map(|case| case.example.features).collect();
     let in_context = ResidualPredictor::read(predictor, &examples)?.residuals(&asked)?;
-    let helps = ResidualPredictor::helps(predictor, &examples)?;
+    let validated = ResidualPredictor::validated(predictor, &examples)?;
+    let validated = validated.map(|fitted| fitted.residuals(&asked)).transpose()?;
     let residuals = sorted(examples.iter().map(|one| f64::from(one.residual)).collect());
     let factor = percentile(&residuals, 50.0) as f32;
     let labels: Vec<f32> = examples.iter().map(|one| one.residual).collect();
@@ -187,11 +188,11 @@ fn score(
             nearest[0],
             in_context[place],
             if case.known { own } else { in_context[place] },
-            if helps { in_context[place] } else { own },
+            validated.as_ref().map_or(own, |residuals| residuals[place]),
         ];
         errors.iter_mut().zip(said).for_each(|(errors, said)| errors.add(case, said));
     }
-    Ok(helps)
+    Ok(validated.is_some())
 }
 
 fn columns(features: &[[f32; FEATURES]]) -> Vec<Column> {

@@ -1,4 +1,4 @@
-use relata_featurize::physical::{Facts, Observed, PhysicalOperator, WORK};
+use relata_featurize::physical::{Facts, Observed, OperatorKind, PhysicalOperator, WORK};
 
 use super::*;
 use crate::config::MlpShape;
