@@ -84,9 +84,10 @@ impl Generator<'_> {
             7 => {
                 let column = columns.choose(random)?;
                 let summed = value.unwrap_or_else(|| "1".to_owned());
-                let cases = (0..3).map(|_| {
+                let cases = (1..=3).map(|place| {
                     let literal = column.column.frequent(random)?.literal()?;
-                    Some(format!("SUM(CASE WHEN {} = {literal} THEN {summed} ELSE 0 END)", column.name))
+                    let case = format!("CASE WHEN {} = {literal} THEN {summed} ELSE 0 END", column.name);
+                    Some(format!("SUM({case}) AS total_{place}"))
                 });
                 let cases = cases.collect::<Option<Vec<_>>>()?.join(", ");
                 (format!("{key}, {cases}"), format!(" GROUP BY {key} ORDER BY {key}{limit}"))
