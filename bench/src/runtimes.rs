@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
+use relata::cli::session::parse_bytes;
 use relata_experts::PhysicalExpert;
 use relata_experts::physical::Runtime;
 use relata_experts::train::physical::tune::{PhysicalTuneConfig, tune};
@@ -59,6 +60,9 @@ pub struct RuntimeOptions {
     /// Rows of a batch to execute with; with several settings the fastest is predicted, and relata plans all
     #[arg(long, value_delimiter = ',', default_values_t = [8192])]
     pub batch_sizes: Vec<usize>,
+    /// Memory that the operators of a query may hold, as in 64m, and spill beyond it
+    #[arg(long, value_parser = parse_bytes)]
+    pub memory_limit: Option<usize>,
     /// Execute the plans of relata and of DataFusion, instead of one of them by turns, and predict the faster
     #[arg(long)]
     pub both: bool,
@@ -71,6 +75,9 @@ pub struct RuntimeOptions {
     /// Folder that the executions are kept in, one folder per database
     #[arg(long, default_value = ".relata/runtimes")]
     pub output: PathBuf,
+    /// Folder with other weights: physical.safetensors and physical.json
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
     /// Queries of other seeds to execute per database as relata plans them, and tune on before its queries are predicted again;
     /// half of them of each kind, without those that are predicted to take longer than the timeout
     #[arg(long, value_name = "QUERIES", default_value_t = 0)]
@@ -108,7 +115,13 @@ struct Scored {
 /// # Errors
 /// When the queries or a database cannot be read, or the executions cannot be kept.
 pub fn run(options: &RuntimeOptions) -> Result<String> {
-    let expert = PhysicalExpert::pretrained()?;
+    let expert = match &options.weights {
+        Some(folder) => {
+            let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
+            PhysicalExpert::from_bytes(&read("physical.safetensors")?, &read("physical.json")?)?
+        }
+        None => PhysicalExpert::pretrained()?,
+    };
     let trees = if options.trees.is_empty() { None } else { Some(Trees::train(&options.trees)?) };
     let (mut scored, mut advised, mut traces) = (vec![], vec![], vec![]);
     for workload in options.source.read_unanswered(&options.kinds)? {
@@ -229,6 +242,7 @@ fn executed(
     let how = ExecuteOptions {
         threads: options.threads.clone(),
         batch_sizes: options.batch_sizes.clone(),
+        memory_limit: options.memory_limit,
         repeat: options.repeat,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
         planners: match options.threads.len() * options.batch_sizes.len() {

@@ -74,7 +74,7 @@ fn plan() -> PhysicalGraph {
         operator(Coalesce, &[7], 0.0),
         operator(Aggregate, &[8], 0.0),
     ];
-    PhysicalGraph { operators, threads: 2, batch_size: 8192 }
+    PhysicalGraph { operators, threads: 2, batch_size: 8192, memory_limit: 0 }
 }
 
 /// A prediction for a plan, and what 256 executed ones add to it.

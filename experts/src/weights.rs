@@ -1,7 +1,8 @@
-//! Weight files: safetensors with f32 tensors, next to a JSON manifest that says where they come from.
+//! Weight files: safetensors with f32 or f16 tensors, next to a JSON manifest that says where they come from.
 
 use std::collections::BTreeMap;
 
+use half::f16;
 use relata_featurize::graph::LAYOUT_VERSION;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -339,15 +340,23 @@ pub(crate) fn verified(weights: &[u8], expected: &str, shapes: &[ParameterShape]
 pub fn from_tensors(shapes: &[ParameterShape], tensors: &SafeTensors<'_>) -> Result<Vec<f32>> {
     let mut parameters = Vec::new();
     for shape in shapes {
-        let expected = format!("F32 {:?}", shape.shape);
+        let expected = format!("F32 or F16 {:?}", shape.shape);
         let mismatch =
             |found: String| ExpertsError::Tensor { name: shape.name.clone(), expected: expected.clone(), found };
         let tensor = tensors.tensor(&shape.name).map_err(|_| mismatch("none".to_owned()))?;
-        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape.shape {
-            return Err(mismatch(format!("{:?} {:?}", tensor.dtype(), tensor.shape())));
+        let bytes = tensor.data();
+        match tensor.dtype() {
+            _ if tensor.shape() != shape.shape => return Err(mismatch(format!("{:?}", tensor.shape()))),
+            Dtype::F32 => {
+                let values = bytes.as_chunks().0.iter();
+                parameters.extend(values.map(|&value| f32::from_le_bytes(value)));
+            }
+            Dtype::F16 => {
+                let values = bytes.as_chunks().0.iter();
+                parameters.extend(values.map(|&value| f16::from_le_bytes(value).to_f32()));
+            }
+            other => return Err(mismatch(format!("{other:?}"))),
         }
-        let bytes = tensor.data().chunks_exact(4);
-        parameters.extend(bytes.map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])));
         check_finite(&format!("tensor {}", shape.name), &parameters[shape.range()])?;
     }
     if let Some(name) = tensors.names().into_iter().find(|&name| shapes.iter().all(|shape| shape.name != name)) {
@@ -363,13 +372,31 @@ pub fn from_tensors(shapes: &[ParameterShape], tensors: &SafeTensors<'_>) -> Res
 ///
 /// [`ExpertsError::Shape`] if `parameters` is not as long as `shapes` say.
 pub fn to_bytes(shapes: &[ParameterShape], parameters: &[f32]) -> Result<Vec<u8>> {
+    serialized(shapes, parameters, Dtype::F32, f32::to_le_bytes)
+}
+
+/// The same in half the bytes, each number rounded to the nearest f16.
+///
+/// # Errors
+///
+/// Those of [`to_bytes`].
+pub fn to_f16_bytes(shapes: &[ParameterShape], parameters: &[f32]) -> Result<Vec<u8>> {
+    serialized(shapes, parameters, Dtype::F16, |value| f16::from_f32(value).to_le_bytes())
+}
+
+fn serialized<const BYTES: usize>(
+    shapes: &[ParameterShape],
+    parameters: &[f32],
+    dtype: Dtype,
+    bytes: impl Fn(f32) -> [u8; BYTES],
+) -> Result<Vec<u8>> {
     check_length("parameters", shapes.last().map_or(0, |last| last.range().end), parameters.len())?;
-    let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<u8> = parameters.iter().flat_map(|value| bytes(*value)).collect();
     let mut tensors = BTreeMap::new();
     for shape in shapes {
         let range = shape.range();
-        let data = &bytes[range.start * 4..range.end * 4];
-        tensors.insert(shape.name.as_str(), TensorView::new(Dtype::F32, shape.shape.clone(), data)?);
+        let data = &bytes[range.start * BYTES..range.end * BYTES];
+        tensors.insert(shape.name.as_str(), TensorView::new(dtype, shape.shape.clone(), data)?);
     }
     Ok(safetensors::serialize(tensors, None)?)
 }

@@ -135,6 +135,9 @@ pub struct PhysicalGraph {
     pub threads: u32,
     /// Rows of a batch.
     pub batch_size: u32,
+    /// Bytes that its operators may hold at a time, 0 without a limit.
+    #[serde(default)]
+    pub memory_limit: u64,
 }
 
 /// Rows that an operator gives, with a 90% interval.
@@ -157,10 +160,10 @@ impl OperatorRows {
 }
 
 /// Number of features of an operator.
-pub const OPERATOR_FEATURES: usize = OperatorKind::COUNT + 32;
+pub const OPERATOR_FEATURES: usize = OperatorKind::COUNT + 34;
 
 /// Kinds of work that an operator's time is a sum of.
-pub const WORK: usize = 7;
+pub const WORK: usize = 8;
 
 /// Rows assumed where nothing is known.
 const UNKNOWN_ROWS: f32 = 1000.0;
@@ -168,10 +171,17 @@ const UNKNOWN_ROWS: f32 = 1000.0;
 impl PhysicalGraph {
     /// The graph of a plan for so many threads.
     pub fn new(plan: &dyn ExecutionPlan, threads: usize, batch_size: usize) -> Self {
-        let mut graph = Self { operators: vec![], threads: threads as u32, batch_size: batch_size as u32 };
+        let mut graph = Self { threads: threads as u32, batch_size: batch_size as u32, ..Self::default() };
         let mut pipelines = 0;
         graph.add(plan, &mut pipelines);
         graph
+    }
+
+    /// The same where its operators may hold so many bytes at a time.
+    #[must_use]
+    pub fn with_memory_limit(mut self, bytes: Option<usize>) -> Self {
+        self.memory_limit = bytes.map_or(0, |bytes| (bytes as u64).max(1));
+        self
     }
 
     fn add(&mut self, plan: &dyn ExecutionPlan, pipelines: &mut u32) -> u32 {
@@ -269,6 +279,11 @@ impl PhysicalGraph {
             log(self.batch_size as f32),
             log(self.parallel(operator)),
             log(self.operators.len() as f32),
+            flag(self.memory_limit > 0),
+            match self.memory_limit {
+                0 => 0.0,
+                limit => log(self.held(index, rows) as f32) - log(limit as f32),
+            },
         ];
         features[OperatorKind::COUNT..].copy_from_slice(&values);
         features
@@ -280,8 +295,8 @@ impl PhysicalGraph {
     }
 
     /// The work of an operator under these rows, per thread: partitions to start, rows of both inputs and of the output,
-    /// bytes of the first input (of a scan: bytes that it decodes) and of the output, and evaluations of expressions or, where it
-    /// sorts, comparisons. `[WORK]`, finite and not negative
+    /// bytes of the first input (of a scan: bytes that it decodes) and of the output, evaluations of expressions or, where it sorts,
+    /// comparisons, and bytes to spill. `[WORK]`, finite and not negative
     pub fn work(&self, index: usize, rows: &[OperatorRows]) -> [f64; WORK] {
         let (operator, own) = (&self.operators[index], rows[index]);
         let [left, right] = self.inputs(operator, rows, own);
@@ -310,7 +325,20 @@ impl PhysicalGraph {
             left * in_width / build,
             own * number(facts.width) / parallel,
             evaluated / parallel,
+            self.spilled(index, rows) / parallel,
         ]
+    }
+
+    /// Bytes that an operator writes to disk and reads again under these rows: all that it holds where that is more than it may. A
+    /// sort asks for twice as much as it holds.
+    fn spilled(&self, index: usize, rows: &[OperatorRows]) -> f64 {
+        let held = self.held(index, rows).clamp(0.0, 1e15);
+        let asked = match self.operators[index].kind {
+            OperatorKind::Sort => 2.0 * held,
+            OperatorKind::Aggregate => held,
+            _ => 0.0,
+        };
+        if self.memory_limit > 0 && asked > self.memory_limit as f64 { held } else { 0.0 }
     }
 
     /// Bytes that an operator holds at a time, under these rows, as its inputs and output tell: hash tables, groups and sorted

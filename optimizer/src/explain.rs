@@ -38,14 +38,16 @@ pub(crate) fn explained(plan: &LogicalPlan) -> Option<&Arc<LogicalPlan>> {
     }
 }
 
-/// Physical rules, with those among them that show the estimates of a query, and what `clock` says of it.
+/// Physical rules, with those among them that show the estimates of a query, and what `clock` says of it where its operators may
+/// hold so many bytes.
 pub(crate) fn rules(
     estimator: &Estimator<'_>,
     query: &LogicalPlan,
     clock: Option<Clock>,
+    memory_limit: Option<usize>,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    rules::showing(PlaceEstimates::new(estimator, query), clock, rules)
+    rules::showing(PlaceEstimates::new(estimator, query), clock, memory_limit, rules)
 }
 
 /// The estimates of an explained plan's operators, inputs before what reads them.

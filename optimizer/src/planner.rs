@@ -18,7 +18,6 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
-use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
@@ -35,7 +34,7 @@ use crate::dynamic_filters::{self, CheckedPushdown};
 use crate::estimate::Estimator;
 use crate::join_methods::{self, JoinMethods};
 use crate::optimizer::Relata;
-use crate::runtime::EstimatedPlan;
+use crate::runtime::{EstimatedPlan, memory_limit};
 use crate::statistics::{IdentifyScans, NodeRows, QueryRows, RelataStatistics};
 use crate::{explain, join_order};
 
@@ -134,14 +133,13 @@ impl QueryPlanner for RelataQueryPlanner {
         }
         let clock = if explains { self.relata.clock().await } else { None };
         let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
-        planning.rules = explain::rules(&self.relata.estimator(), query, clock, planning.rules);
+        let memory_limit = memory_limit(session.runtime_env());
+        planning.rules = explain::rules(&self.relata.estimator(), query, clock, memory_limit, planning.rules);
         let planned = self.plan_inside(&ordered, &planning).await?;
         if explains {
             return Ok(explain::answered(&self.relata.estimator(), &ordered, planned));
         }
-        let execution = &session.config_options().execution;
-        let (threads, batch_size) = (execution.target_partitions, execution.batch_size.get());
-        let estimated = EstimatedPlan::new(Arc::clone(&planned), threads, batch_size);
+        let estimated = EstimatedPlan::new(Arc::clone(&planned), session.config_options(), memory_limit);
         Ok(self.relata.recording(plan, estimated, config.record).await.unwrap_or(planned))
     }
 }
@@ -188,8 +186,8 @@ impl<'a> PlanningSession<'a> {
         let Some(known) = known else { return session };
         let options = session.config.options_mut();
         options.optimizer.use_statistics_registry = true;
-        let memory = inner.runtime_env().memory_pool.memory_limit();
-        if matches!(memory, MemoryLimit::Finite(bytes) if known.should_sort(TABLE_SHARE * bytes as f64)) {
+        let memory = memory_limit(inner.runtime_env());
+        if memory.is_some_and(|bytes| known.should_sort(TABLE_SHARE * bytes as f64)) {
             options.optimizer.prefer_hash_join = false;
         } else {
             let most = options.execution.target_partitions;

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::common::config::ConfigOptions;
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::physical_plan::ExecutionPlan;
@@ -89,11 +92,13 @@ impl Clock {
 }
 
 impl EstimatedPlan {
-    /// The plan whose operators show their estimates, for so many threads.
-    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, threads: usize, batch_size: usize) -> Self {
+    /// The plan whose operators show their estimates, under the settings of a session whose operators may hold so many bytes.
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions, memory_limit: Option<usize>) -> Self {
+        let ConfigOptions { execution, .. } = config;
+        let graph = PhysicalGraph::new(plan.as_ref(), execution.target_partitions, execution.batch_size.get());
         let rows = explain::estimates(plan.as_ref()).into_iter();
         let rows = rows.map(|estimate| estimate.map(operator_rows)).collect();
-        Self { graph: PhysicalGraph::new(plan.as_ref(), threads, batch_size), plan, rows }
+        Self { graph: graph.with_memory_limit(memory_limit), plan, rows }
     }
 }
 
@@ -130,8 +135,8 @@ impl Relata {
         let explained = LogicalPlanBuilder::from(optimized(state, sql).await?).explain(false, true)?.build()?;
         let physical = state.query_planner().create_physical_plan(&explained, state).await?;
         let plan = physical.downcast_ref::<AnalyzeExec>().map_or(&physical, AnalyzeExec::input);
-        let execution = &state.config_options().execution;
-        Ok(EstimatedPlan::new(Arc::clone(plan), execution.target_partitions, execution.batch_size.get()))
+        let memory_limit = memory_limit(state.runtime_env());
+        Ok(EstimatedPlan::new(Arc::clone(plan), state.config_options(), memory_limit))
     }
 
     /// How long a query will take in a session that relata is installed in, and how much memory, without running it: for admission
@@ -144,6 +149,14 @@ impl Relata {
         let clock = self.clock().await.ok_or_else(|| RelataError::NoRuntime("no expert or no machine".to_owned()))?;
         let plan = self.estimated_plan(&ctx.state(), sql).await?;
         clock.runtime(&plan).ok_or_else(|| RelataError::NoRuntime("the expert refuses the plan".to_owned()))
+    }
+}
+
+/// Bytes that the operators of a session may hold at a time; `None` without a limit.
+pub(crate) fn memory_limit(environment: &RuntimeEnv) -> Option<usize> {
+    match environment.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => Some(bytes),
+        _ => None,
     }
 }
 

@@ -27,9 +27,6 @@ use relata_featurize::synthesis::{FeatureValues, LabelledTable, Relations, Synth
 use super::{Rows, entities, features, relations, take_rows, times, values};
 use crate::database::{Database, Table, quote};
 
-/// Rows of a task at most.
-const MOST_ROWS: usize = 600;
-
 /// Rows that a table has at least, to be predicted.
 const LEAST_ROWS: usize = 120;
 
@@ -54,6 +51,9 @@ pub struct TasksOptions {
     /// Tasks of a database at most
     #[arg(long, default_value_t = 6)]
     pub tasks: usize,
+    /// Rows of a task at most; the largest tables have up to 20/3 times as many
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(120..=100_000))]
+    pub rows: u32,
     /// Databases to work on at a time
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
@@ -95,8 +95,7 @@ pub fn run(options: &TasksOptions) -> Result<TasksReport> {
             if file.is_file() {
                 report.complete += 1;
             } else {
-                let tasks =
-                    runtime.block_on(of_database(seed, options.tasks)).with_context(|| format!("seed {seed}"))?;
+                let tasks = runtime.block_on(of_database(options, seed)).with_context(|| format!("seed {seed}"))?;
                 report.tasks += tasks.len();
                 LabelledTable::write_all(&tasks, &file)?;
             }
@@ -118,14 +117,15 @@ pub fn run(options: &TasksOptions) -> Result<TasksReport> {
 }
 
 /// The tasks of the database that belongs to `seed`.
-async fn of_database(seed: u64, most: usize) -> Result<Vec<LabelledTable>> {
+async fn of_database(options: &TasksOptions, seed: u64) -> Result<Vec<LabelledTable>> {
+    let (most, most_rows) = (options.tasks, options.rows as usize);
     let mut random = StdRng::seed_from_u64(seed);
-    let rows = random.random_range(400..4000);
+    let rows = random.random_range(400..20 * most_rows / 3);
     let config = PriorConfig { tables: 2..=8, rows: 300..=rows, max_columns: 12, ..PriorConfig::default() };
     let database = Database::from_synthetic(&generate(&config, seed)?)?;
     let relations = relations(&database)?;
     let context = SessionContext::new_with_config(super::config());
-    let mut drawer = Drawer { database: &database, relations: &relations, context: &context, random };
+    let mut drawer = Drawer { database: &database, relations: &relations, context: &context, most_rows, random };
     let mut tasks: Vec<LabelledTable> = vec![];
     for _ in 0..ATTEMPTS * most {
         if tasks.len() == most {
@@ -144,6 +144,7 @@ struct Drawer<'a> {
     database: &'a Database,
     relations: &'a Relations,
     context: &'a SessionContext,
+    most_rows: usize,
     random: StdRng,
 }
 
@@ -168,7 +169,7 @@ impl Drawer<'_> {
     /// Some rows of a table.
     fn sample(&mut self, table: usize) -> Vec<u32> {
         let all = self.database.tables[table].batch.num_rows();
-        let rows = index::sample(&mut self.random, all, all.min(MOST_ROWS));
+        let rows = index::sample(&mut self.random, all, all.min(self.most_rows));
         rows.into_iter().map(|row| row as u32).collect()
     }
 
@@ -316,7 +317,8 @@ mod tests {
     #[test]
     fn tasks_are_deterministic_and_resumed() {
         let folder = tempfile::tempdir().unwrap();
-        let options = TasksOptions { output: folder.path().to_owned(), synthetic: 6, seed: 5, tasks: 2, jobs: 2 };
+        let options =
+            TasksOptions { output: folder.path().to_owned(), synthetic: 6, seed: 5, tasks: 2, rows: 600, jobs: 2 };
         let report = run(&options).unwrap();
         assert!(report.tasks >= 2 && report.complete == 0);
         let file = folder.path().join("prior_000005.tasks");

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{
+    GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, UnboundedMemoryPool,
+};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::physical_plan::collect;
@@ -28,6 +31,8 @@ pub struct ExecuteOptions {
     pub threads: Vec<usize>,
     /// Rows of a batch.
     pub batch_sizes: Vec<usize>,
+    /// Bytes that the operators of a query may hold at a time, and spill beyond it; a query that does not do with them is left out.
+    pub memory_limit: Option<usize>,
     /// Repetitions of each query, after one that is not measured.
     pub repeat: usize,
     /// A query that takes longer is left out.
@@ -115,7 +120,7 @@ impl Executor {
             for &batch_size in &options.batch_sizes {
                 let runtime =
                     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-                let pool = Arc::new(PeakPool::default());
+                let pool = Arc::new(PeakPool::new(options.memory_limit));
                 let context = |relata: &Relata| -> Result<SessionContext> {
                     let config = SessionConfig::new().with_target_partitions(threads).with_batch_size(batch_size);
                     let environment = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&pool) as _).build_arc()?;
@@ -178,6 +183,9 @@ impl Executor {
             let limit = self.options.timeout;
             let run = async move { tokio::time::timeout(limit, measure(&relata, &context, &sql)).await };
             let Ok(outcome) = setting.runtime.block_on(setting.runtime.spawn(run))? else { return Ok(None) };
+            if setting.pool.is_limited() && outcome.as_ref().is_err_and(lacks_memory) {
+                return Ok(None);
+            }
             let outcome = outcome?;
             // The first one warms caches up.
             if repetition > 0 {
@@ -225,11 +233,36 @@ async fn measure(relata: &Relata, context: &SessionContext, sql: &str) -> Result
     Ok(Measured { planning, execution, plan, observed })
 }
 
-/// Grants whatever is asked for, and remembers the most that was reserved at a time.
-#[derive(Debug, Default)]
+/// Whether a query failed for want of memory.
+fn lacks_memory(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<DataFusionError>();
+    error.is_some_and(|error| matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)))
+}
+
+/// Remembers the most that was reserved of another pool at a time.
+#[derive(Debug)]
 struct PeakPool {
-    reserved: AtomicUsize,
+    inner: Box<dyn MemoryPool>,
     peak: AtomicUsize,
+}
+
+impl PeakPool {
+    /// Of so many bytes, or all there are.
+    fn new(limit: Option<usize>) -> Self {
+        let inner: Box<dyn MemoryPool> = match limit {
+            None => Box::new(UnboundedMemoryPool::default()),
+            Some(limit) => Box::new(GreedyMemoryPool::new(limit)),
+        };
+        Self { inner, peak: AtomicUsize::new(0) }
+    }
+
+    fn is_limited(&self) -> bool {
+        matches!(self.inner.memory_limit(), MemoryLimit::Finite(_))
+    }
+
+    fn remember(&self) {
+        self.peak.fetch_max(self.inner.reserved(), Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Display for PeakPool {
@@ -243,21 +276,34 @@ impl MemoryPool for PeakPool {
         "peak"
     }
 
-    fn grow(&self, _: &MemoryReservation, additional: usize) {
-        let reserved = self.reserved.fetch_add(additional, Ordering::Relaxed) + additional;
-        self.peak.fetch_max(reserved, Ordering::Relaxed);
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.inner.register(consumer);
     }
 
-    fn shrink(&self, _: &MemoryReservation, shrink: usize) {
-        self.reserved.fetch_sub(shrink, Ordering::Relaxed);
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.inner.unregister(consumer);
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.inner.grow(reservation, additional);
+        self.remember();
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.inner.shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> datafusion::error::Result<()> {
-        self.grow(reservation, additional);
+        self.inner.try_grow(reservation, additional)?;
+        self.remember();
         Ok(())
     }
 
     fn reserved(&self) -> usize {
-        self.reserved.load(Ordering::Relaxed)
+        self.inner.reserved()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        self.inner.memory_limit()
     }
 }

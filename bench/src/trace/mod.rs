@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
+use relata::cli::session::parse_bytes;
 use relata_experts::prior::{PriorConfig, generate};
 use relata_featurize::graph::LAYOUT_VERSION;
 use relata_featurize::trace::{DatabaseTrace, Execution, LabelledAnswer, TracedQuery};
@@ -85,6 +86,9 @@ pub struct TraceOptions {
     /// Rows of a batch to execute with
     #[arg(long, value_delimiter = ',', default_values_t = [8192])]
     pub batch_size: Vec<usize>,
+    /// Memory that the operators of a query may hold when it is executed, as in 40m, and spill beyond it
+    #[arg(long, value_parser = parse_bytes)]
+    pub memory_limit: Option<usize>,
     /// Seconds after which an execution is given up
     #[arg(long, default_value_t = 10.0)]
     pub timeout: f64,
@@ -124,6 +128,8 @@ struct Manifest {
     threads: Vec<usize>,
     #[serde(default)]
     batch_size: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_limit: Option<usize>,
 }
 
 /// A database to trace.
@@ -329,6 +335,7 @@ fn execute(
     let how = ExecuteOptions {
         threads: options.threads.clone(),
         batch_sizes: options.batch_size.clone(),
+        memory_limit: options.memory_limit,
         repeat: options.repeat,
         timeout: Duration::from_secs_f64(options.timeout),
         planners: Planners::Turns,
@@ -363,6 +370,7 @@ fn check_manifest(options: &TraceOptions) -> Result<()> {
         repeat: options.repeat,
         threads: options.threads.clone(),
         batch_size: options.batch_size.clone(),
+        memory_limit: options.memory_limit,
     };
     let path = options.output.join(MANIFEST);
     if path.exists() {

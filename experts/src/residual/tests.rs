@@ -34,7 +34,7 @@ fn execution(query: u32, windows: bool, residual: f32) -> Execution {
     let rows = 10f32.powf(4.5 + Noise::new(u64::from(query)).vector(1)[0]);
     let mut operators = vec![operator(Scan, &[], rows), operator(Filter, &[0], 0.0)];
     operators.push(operator(if windows { Window } else { Aggregate }, &[1], 0.0));
-    let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192 };
+    let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192, memory_limit: 0 };
     let known = |rows: f32| Some(OperatorRows::exact(f64::from(rows)));
     let mut execution = Execution {
         query,

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::fixture;
 use crate::in_context::{Column, InContextPredictor, Labels};
 use crate::train::export::write_files;
-use crate::weights::{InContextManifest, sha256, to_bytes};
+use crate::weights::{InContextManifest, sha256, to_f16_bytes, verified};
 
 use fit::InContextFitConfig;
 
@@ -44,13 +44,15 @@ pub fn write(
     command: String,
     commit: Option<String>,
 ) -> Result<InContextManifest> {
-    let weights = to_bytes(&config.network.parameters(), parameters)?;
-    let predictor = InContextPredictor::from_parameters(&config.network, parameters.to_vec())?;
+    let shapes = config.network.parameters();
+    let weights = to_f16_bytes(&shapes, parameters)?;
+    let rounded = verified(&weights, &sha256(&weights), &shapes)?;
+    let predictor = InContextPredictor::from_parameters(&config.network, rounded)?;
     let manifest = InContextManifest {
         golden: fixture::golden_predictions(&predictor)?,
         sha256: sha256(&weights),
         start_sha256: match &config.start {
-            Some(start) => Some(sha256(&to_bytes(&start.config().parameters(), start.parameters())?)),
+            Some(start) => Some(sha256(&to_f16_bytes(&start.config().parameters(), start.parameters())?)),
             None => None,
         },
         config: config.network.clone(),

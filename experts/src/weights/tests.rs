@@ -47,6 +47,20 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn half_the_bytes_hold_the_nearest_numbers() {
+    let shapes = config().parameters();
+    let parameters = fixture::parameters(&shapes, 4);
+    let weights = to_f16_bytes(&shapes, &parameters).unwrap();
+    assert!(weights.len() < to_bytes(&shapes, &parameters).unwrap().len() * 2 / 3);
+    let read = verified(&weights, &sha256(&weights), &shapes).unwrap();
+    assert!(parameters.iter().zip(&read).all(|(a, b)| (a - b).abs() <= a.abs() / 2048.0 + 1e-7));
+    assert_eq!(weights, to_f16_bytes(&shapes, &read).unwrap(), "what is rounded stays");
+    let beyond = vec![1e6; parameters.len()];
+    let weights = to_f16_bytes(&shapes, &beyond).unwrap();
+    assert!(matches!(verified(&weights, &sha256(&weights), &shapes), Err(ExpertsError::NotFinite { .. })));
+}
+
+#[test]
 fn refuses_a_truncated_file() {
     let (weights, manifest) = files(&fixture::parameters(&config().parameters(), 4));
     for length in [0, 7, 100, weights.len() - 1] {

@@ -103,3 +103,26 @@ async fn arguments_and_grouping_sets_count() {
     let windows = facts("SELECT SUM(k) OVER (PARTITION BY w ORDER BY k) FROM a", OperatorKind::Window).await;
     assert_eq!((windows[0].expressions, windows[0].keys, windows[0].variable_keys), (1.0, 2.0, 1.0));
 }
+
+#[tokio::test]
+async fn what_does_not_fit_is_spilled() {
+    let (_, plan) = plan("SELECT k, w FROM a ORDER BY w").await;
+    let graph = PhysicalGraph::new(plan.as_ref(), 2, 8192);
+    let rows = vec![OperatorRows::exact(1e6); graph.operators.len()];
+    let sort = graph.operators.iter().position(|operator| operator.kind == OperatorKind::Sort).unwrap();
+    let (spilled, of_limit) = (WORK - 1, OPERATOR_FEATURES - 2);
+    let of = |limit: Option<usize>| {
+        let graph = graph.clone().with_memory_limit(limit);
+        (graph.work(sort, &rows)[spilled], graph.features(sort, &rows)[of_limit..].to_vec())
+    };
+    let (held, small, large) = (graph.held(sort, &rows), of(Some(1 << 20)), of(Some(1 << 30)));
+    assert_eq!(of(None), (0.0, vec![0.0, 0.0]));
+    assert!(small.0 > 0.0 && small.0 <= held && small.1[0] == 1.0 && small.1[1] > 0.0, "{small:?}");
+    assert!(large.0 == 0.0 && large.1[0] == 1.0 && large.1[1] < 0.0, "{large:?}");
+    let wild = vec![OperatorRows::exact(f64::INFINITY); graph.operators.len()];
+    let graph = graph.with_memory_limit(Some(0));
+    for index in 0..graph.operators.len() {
+        assert!(graph.features(index, &wild).iter().all(|feature| feature.is_finite()));
+        assert!(graph.work(index, &wild).iter().all(|work| work.is_finite()));
+    }
+}

@@ -28,8 +28,13 @@ const SWAPS_INPUTS: &str = "join_selection";
 pub(super) type Rules = Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>;
 
 /// These rules with those that show the estimates among them.
-pub(super) fn showing(estimates: PlaceEstimates, clock: Option<Clock>, rules: Rules) -> Rules {
-    let shared = Arc::new(Shared { estimates, clock, ties: Mutex::default() });
+pub(super) fn showing(
+    estimates: PlaceEstimates,
+    clock: Option<Clock>,
+    memory_limit: Option<usize>,
+    rules: Rules,
+) -> Rules {
+    let shared = Arc::new(Shared { estimates, clock, memory_limit, ties: Mutex::default() });
     let rule = |name, step| Arc::new(Rule { name, step, shared: Arc::clone(&shared) }) as Arc<_>;
     let mut all: Rules = vec![rule("relata_explain_scans", Step::Identify)];
     for one in rules {
@@ -50,6 +55,7 @@ type Tie = (Arc<dyn ExecutionPlan>, Option<usize>);
 struct Shared {
     estimates: PlaceEstimates,
     clock: Option<Clock>,
+    memory_limit: Option<usize>,
     /// From the left. The plans are kept so that no address is used twice.
     ties: Mutex<Vec<Tie>>,
 }
@@ -139,8 +145,7 @@ impl Shared {
     /// Adds how long the operators of a wrapped plan take.
     fn time(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Arc<dyn ExecutionPlan> {
         if let Some(clock) = &self.clock {
-            let (threads, batch_size) = (config.execution.target_partitions, config.execution.batch_size.get());
-            let estimated = EstimatedPlan::new(Arc::clone(&plan), threads, batch_size);
+            let estimated = EstimatedPlan::new(Arc::clone(&plan), config, self.memory_limit);
             if let Some(runtime) = clock.runtime(&estimated) {
                 show_runtime(plan.as_ref(), &runtime);
             }

@@ -3,6 +3,8 @@
 use datafusion::arrow::array::StringArray;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionContext;
 use insta::assert_snapshot;
@@ -311,4 +313,20 @@ async fn plans_show_how_long_they_take() {
     let without = shop(pretrained().without_experts()).await;
     assert!(without.relata.estimate_runtime(&without.learned, JOIN).await.is_err());
     assert!(!explained(&without.learned, &format!("EXPLAIN {JOIN}")).await.contains("relata_time"));
+}
+
+#[tokio::test]
+async fn a_plan_knows_the_memory_that_it_may_hold() {
+    let relata = Relata::pretrained().unwrap().with_machine(machine());
+    let environment = RuntimeEnvBuilder::new().with_memory_limit(1 << 30, 1.0).build_arc().unwrap();
+    let builder = SessionStateBuilder::new_with_default_features().with_runtime_env(environment);
+    let limited = SessionContext::new_with_state(relata.install(builder).build());
+    let builder = SessionStateBuilder::new_with_default_features();
+    let unlimited = SessionContext::new_with_state(relata.install(builder).build());
+    for (ctx, limit) in [(limited, 1 << 30), (unlimited, 0)] {
+        ctx.sql("CREATE TABLE t AS SELECT value FROM generate_series(1, 10)").await.unwrap().collect().await.unwrap();
+        let plan = relata.estimated_plan(&ctx.state(), "SELECT value FROM t ORDER BY value").await.unwrap();
+        assert_eq!(plan.graph.memory_limit, limit);
+        assert!(explained(&ctx, "EXPLAIN SELECT value FROM t ORDER BY value").await.contains("relata_time="));
+    }
 }

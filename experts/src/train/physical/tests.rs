@@ -39,7 +39,7 @@ fn execution(costs: &Costs, seed: u64) -> Execution {
         operator(OperatorKind::HashJoin, &[1, 2], facts(2.0, semi, 0.0)),
         operator(OperatorKind::Aggregate, &[3], facts(1.0, 0.0, 0.0)),
     ];
-    let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192 };
+    let graph = PhysicalGraph { operators, threads: 2, batch_size: 8192, memory_limit: 0 };
     let counts = [size(0), size(0) / 3.0, size(1), size(1) / 2.0, 9.0];
     let known: Vec<Option<OperatorRows>> =
         counts.iter().map(|rows| Some(OperatorRows::exact(f64::from(*rows)))).collect();
