@@ -134,6 +134,7 @@ impl PlanInput {
             features.extend([cost.ln() / 10.0, total / 10.0]);
         }
         let held = (0..costs.len()).map(|index| graph.held(index, rows)).sum::<f64>() + LEAST_BYTES;
+        let held = held.min(most_bytes(graph));
         Self { features, costs, held: held.min(1e15) as f32 }
     }
 
@@ -154,6 +155,11 @@ pub struct Runtime {
     pub operators_us: Vec<f64>,
     /// Microseconds of the plan by the cost model alone.
     pub cost_us: f64,
+}
+
+/// Bytes that the operators of a plan may hold at a time.
+fn most_bytes(graph: &PhysicalGraph) -> f64 {
+    if graph.memory_limit == 0 { f64::INFINITY } else { (graph.memory_limit as f64).max(LEAST_BYTES) }
 }
 
 /// The median time of an execution, in microseconds.
@@ -291,6 +297,7 @@ impl PhysicalExpert {
         let slowness = machine.slowness();
         let elapsed_us = head(&self.runtime, total, self.conformal[0])?.map(|elapsed| elapsed * slowness);
         let peak_bytes = head(&self.memory, f64::from(input.held), self.conformal[1])?;
+        let peak_bytes = peak_bytes.map(|bytes| bytes.min(most_bytes(graph)));
         let scale = elapsed_us[1] / total;
         let operators_us = times.into_iter().map(|time| time * scale).collect();
         Ok(Runtime { elapsed_us, peak_bytes, operators_us, cost_us: f64::from(cost) * slowness })

@@ -160,7 +160,7 @@ impl OperatorRows {
 }
 
 /// Number of features of an operator.
-pub const OPERATOR_FEATURES: usize = OperatorKind::COUNT + 34;
+pub const OPERATOR_FEATURES: usize = OperatorKind::COUNT + 33;
 
 /// Kinds of work that an operator's time is a sum of.
 pub const WORK: usize = 8;
@@ -279,11 +279,7 @@ impl PhysicalGraph {
             log(self.batch_size as f32),
             log(self.parallel(operator)),
             log(self.operators.len() as f32),
-            flag(self.memory_limit > 0),
-            match self.memory_limit {
-                0 => 0.0,
-                limit => log(self.held(index, rows) as f32) - log(limit as f32),
-            },
+            self.pressure(index, rows),
         ];
         features[OperatorKind::COUNT..].copy_from_slice(&values);
         features
@@ -329,16 +325,29 @@ impl PhysicalGraph {
         ]
     }
 
-    /// Bytes that an operator writes to disk and reads again under these rows: all that it holds where that is more than it may. A
-    /// sort asks for twice as much as it holds.
-    fn spilled(&self, index: usize, rows: &[OperatorRows]) -> f64 {
-        let held = self.held(index, rows).clamp(0.0, 1e15);
+    /// Bytes that an operator that can spill asks for under these rows: a sort twice as much as it holds.
+    fn asked(&self, index: usize, rows: &[OperatorRows]) -> f64 {
         let asked = match self.operators[index].kind {
-            OperatorKind::Sort => 2.0 * held,
-            OperatorKind::Aggregate => held,
+            OperatorKind::Sort => 2.0 * self.held(index, rows),
+            OperatorKind::Aggregate => self.held(index, rows),
             _ => 0.0,
         };
-        if self.memory_limit > 0 && asked > self.memory_limit as f64 { held } else { 0.0 }
+        asked.clamp(0.0, 1e15)
+    }
+
+    /// How close an operator comes to the memory that it may hold, or how far beyond: 0 for an eighth of it or less, as without a
+    /// limit, so that a limit which is not felt says nothing.
+    fn pressure(&self, index: usize, rows: &[OperatorRows]) -> f32 {
+        match self.memory_limit {
+            0 => 0.0,
+            limit => (count(8.0 * self.asked(index, rows)) - count(limit as f64)).max(0.0),
+        }
+    }
+
+    /// Bytes that an operator writes to disk and reads again under these rows: all that it holds where it asks for more than it may.
+    fn spilled(&self, index: usize, rows: &[OperatorRows]) -> f64 {
+        let spills = self.memory_limit > 0 && self.asked(index, rows) > self.memory_limit as f64;
+        if spills { self.held(index, rows).clamp(0.0, 1e15) } else { 0.0 }
     }
 
     /// Bytes that an operator holds at a time, under these rows, as its inputs and output tell: hash tables, groups and sorted

@@ -1,8 +1,8 @@
 //! Executing queries for labels of runtimes.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -23,6 +23,9 @@ use relata_featurize::resources::Resources;
 use relata_featurize::trace::Execution;
 
 use crate::database::Database;
+
+/// How long a measurement of the machine holds: what else its host does makes it faster and slower by the minute.
+const MEASURED_FOR: Duration = Duration::from_secs(5);
 
 /// How queries are executed.
 #[derive(Debug, Clone)]
@@ -57,7 +60,10 @@ pub struct Executor {
     settings: Vec<Setting>,
     options: ExecuteOptions,
     relata: Relata,
-    machine: Resources,
+    /// What the machine is measured on.
+    runtime: tokio::runtime::Runtime,
+    /// When it was measured last.
+    machine: Mutex<(Instant, Resources)>,
 }
 
 struct Setting {
@@ -112,6 +118,7 @@ impl Executor {
             .block_on(async { relata.profile(&opened.context(Some(&relata))?).await.map_err(anyhow::Error::from) })?;
         let machine = runtime.block_on(Resources::measure())?;
         let relata = relata.with_machine(machine.clone());
+        let machine = Mutex::new((Instant::now(), machine));
         let mut as_datafusion = RelataConfig::default();
         (as_datafusion.join_reordering, as_datafusion.statistics) = (false, false);
         let planners = [relata.clone(), relata.clone().with_config(as_datafusion)];
@@ -136,7 +143,16 @@ impl Executor {
                 settings.push(Setting { runtime, contexts, pool });
             }
         }
-        Ok(Self { settings, options: options.clone(), relata, machine })
+        Ok(Self { settings, options: options.clone(), relata, runtime, machine })
+    }
+
+    /// The machine as it was within the last seconds.
+    fn machine(&self) -> Result<Resources> {
+        let mut last = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0.elapsed() > MEASURED_FOR {
+            *last = (Instant::now(), self.runtime.block_on(Resources::measure())?);
+        }
+        Ok(last.1.clone())
     }
 
     /// How long a query is predicted to take under the first setting; `None` where that cannot be said.
@@ -176,6 +192,7 @@ impl Executor {
         setting: &Setting,
         context: &SessionContext,
     ) -> Result<Option<Execution>> {
+        let machine = self.machine()?;
         let mut measured: Vec<Measured> = vec![];
         setting.pool.peak.store(0, Ordering::Relaxed);
         for repetition in 0..=self.options.repeat {
@@ -192,27 +209,29 @@ impl Executor {
                 measured.push(outcome);
             }
         }
-        Ok(self.summary(query, setting, measured))
+        Ok(summary(query, setting, machine, measured))
     }
 
-    fn summary(&self, query: u32, setting: &Setting, mut measured: Vec<Measured>) -> Option<Execution> {
-        let microseconds = |duration: Duration| duration.as_secs_f64() as f32 * 1e6;
-        let planning_us = measured.iter().map(|one| microseconds(one.planning)).collect();
-        let execution_us = measured.iter().map(|one| microseconds(one.execution)).collect();
-        measured.sort_by_key(|one| one.execution);
-        let median = measured.len() / 2;
-        let Measured { plan, observed, .. } = measured.into_iter().nth(median)?;
-        Some(Execution {
-            query,
-            machine: self.machine.clone(),
-            planning_us,
-            execution_us,
-            peak_bytes: setting.pool.peak.load(Ordering::Relaxed) as u64,
-            graph: plan.graph,
-            estimated: plan.rows,
-            observed,
-        })
-    }
+}
+
+/// An execution of several repetitions; `None` without any.
+fn summary(query: u32, setting: &Setting, machine: Resources, mut measured: Vec<Measured>) -> Option<Execution> {
+    let microseconds = |duration: Duration| duration.as_secs_f64() as f32 * 1e6;
+    let planning_us = measured.iter().map(|one| microseconds(one.planning)).collect();
+    let execution_us = measured.iter().map(|one| microseconds(one.execution)).collect();
+    measured.sort_by_key(|one| one.execution);
+    let median = measured.len() / 2;
+    let Measured { plan, observed, .. } = measured.into_iter().nth(median)?;
+    Some(Execution {
+        query,
+        machine,
+        planning_us,
+        execution_us,
+        peak_bytes: setting.pool.peak.load(Ordering::Relaxed) as u64,
+        graph: plan.graph,
+        estimated: plan.rows,
+        observed,
+    })
 }
 
 struct Measured {
