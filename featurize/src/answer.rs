@@ -135,7 +135,18 @@ pub fn estimate_answer(
     let (range, at_ends) = range(estimator, value);
     let exact = sampled.exact.then(|| View::new(&sampled, sampled.factors.iter()).exact(&sampled.values, function));
     move_into(&mut sampled, range);
-    let views = Views::of(&sampled)?;
+    let Some(views) = Views::of(&sampled) else {
+        // Where every row is known, it is known too that none has a value.
+        let form = Form::Mean { mean: 0.0, error: 0.0 };
+        return exact.map(|exact| AnswerEstimate {
+            function,
+            exact: Some(exact),
+            present: 0.0,
+            range,
+            form,
+            evidence: Evidence::default(),
+        });
+    };
     let Views { full, common, own, .. } = &views;
     let table = table.map_or_else(|| full.clone(), |table| View::new(&table, table.factors.iter()));
     let expected = (table.rows * table.mean + PRIOR_ROWS * views.expected) / (table.rows + PRIOR_ROWS);

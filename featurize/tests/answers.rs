@@ -74,6 +74,14 @@ fn exact(function: AggregateFunction, values: &[f64]) -> Option<f64> {
     })
 }
 
+#[test]
+fn of_rows_that_are_all_known_and_have_no_value_the_answer_is_null() {
+    // The first row's value is NULL.
+    let (estimates, passing) = estimates(1, 0, "k >= 0 AND v < 10");
+    assert!(passing.is_empty());
+    assert!(estimates.iter().all(|estimate| estimate.exact == Some(None)), "{estimates:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

@@ -211,7 +211,6 @@ impl Executor {
         }
         Ok(summary(query, setting, machine, measured))
     }
-
 }
 
 /// An execution of several repetitions; `None` without any.
