@@ -11,7 +11,7 @@
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crate::Result;
 use crate::error::{ExpertsError, check_finite, check_length};
@@ -288,20 +288,21 @@ pub(crate) fn in_parallel<T: Send, U: Send>(inputs: Vec<T>, work: &(impl Fn(T) -
     if inputs.len() < 2 {
         return inputs.into_iter().map(work).collect();
     }
-    let share = inputs.len().div_ceil(threads());
-    let mut inputs = inputs.into_iter();
-    let shares: Vec<Vec<T>> = std::iter::from_fn(|| Some(inputs.by_ref().take(share).collect()))
-        .take_while(|share: &Vec<T>| !share.is_empty())
-        .collect();
-    std::thread::scope(|scope| {
-        let run = |share: Vec<T>| scope.spawn(move || share.into_iter().map(work).collect::<Vec<U>>());
-        let threads: Vec<_> = shares.into_iter().map(run).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<U>>| match thread.join() {
+    let count = threads().min(inputs.len());
+    let queue = Mutex::new(inputs.into_iter().enumerate());
+    // Whoever is free takes the next one: they differ in length.
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run = || std::iter::from_fn(&take).map(|(place, input)| (place, work(input))).collect::<Vec<_>>();
+    let mut results = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&run)).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<(usize, U)>>| match thread.join() {
             Ok(results) => results,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        threads.into_iter().flat_map(join).collect()
-    })
+        threads.into_iter().flat_map(join).collect::<Vec<_>>()
+    });
+    results.sort_by_key(|(place, _)| *place);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]
