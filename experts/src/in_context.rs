@@ -294,7 +294,7 @@ pub(crate) fn in_parallel<T: Send, U: Send>(inputs: Vec<T>, work: &(impl Fn(T) -
     let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let run = || std::iter::from_fn(&take).map(|(place, input)| (place, work(input))).collect::<Vec<_>>();
     let mut results = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&run)).collect();
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(run)).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<(usize, U)>>| match thread.join() {
             Ok(results) => results,
             Err(panic) => std::panic::resume_unwind(panic),

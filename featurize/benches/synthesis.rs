@@ -1,6 +1,7 @@
 //! Features of 1,000 entities along foreign keys, with and without a time for each, against reading every row once.
 //!
 //! The database: 20,000 customers of 200 cities with 200,000 orders of 2,000 products.
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::sync::Arc;
 
