@@ -97,7 +97,8 @@ pub struct RuntimeOptions {
 #[derive(Debug, Clone)]
 struct Scored {
     kind: String,
-    noise: f64,
+    /// Of one repetition from the next, where there are two.
+    noise: Option<f64>,
     cost: f64,
     trees: Option<f64>,
     estimated: f64,
@@ -289,7 +290,10 @@ fn score(
     let (estimated, counted) = (predict(expert, false)?, predict(expert, true)?);
     let tuned = predict(tuned, false)?.elapsed_us[1];
     let truth = f64::from(elapsed_us(execution));
-    let [first, second] = [0, 1].map(|place| f64::from(*execution.execution_us.get(place).unwrap_or(&1.0)));
+    let noise = match execution.execution_us[..] {
+        [first, second, ..] => Some(q_error(f64::from(first), f64::from(second))),
+        _ => None,
+    };
     let bytes = (execution.peak_bytes as f64).max(LEAST_BYTES);
     let operators = execution.graph.operators.iter().zip(&execution.observed).zip(&counted.operators_us);
     let operators = operators.filter_map(|((operator, observed), predicted)| {
@@ -299,7 +303,7 @@ fn score(
     });
     Ok(Scored {
         kind,
-        noise: q_error(first, second),
+        noise,
         cost: q_error(estimated.cost_us, truth),
         trees: trees.map(|trees| q_error(trees, truth)),
         estimated: q_error(estimated.elapsed_us[1], truth),
@@ -345,7 +349,7 @@ fn print(scored: &[Scored]) -> String {
         vec![
             kind.unwrap_or("all").to_owned(),
             members.len().to_string(),
-            of(&|one| one.noise),
+            errors(members.iter().filter_map(|one| one.noise).collect()),
             of(&|one| one.cost),
             errors(members.iter().filter_map(|one| one.trees).collect()),
             of(&|one| one.estimated),
