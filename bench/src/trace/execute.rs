@@ -200,7 +200,7 @@ impl Executor {
             let limit = self.options.timeout;
             let run = async move { tokio::time::timeout(limit, measure(&relata, &context, &sql)).await };
             let Ok(outcome) = setting.runtime.block_on(setting.runtime.spawn(run))? else { return Ok(None) };
-            if setting.pool.is_limited() && outcome.as_ref().is_err_and(lacks_memory) {
+            if self.options.memory_limit.is_some() && outcome.as_ref().is_err_and(lacks_memory) {
                 return Ok(None);
             }
             let outcome = outcome?;
@@ -272,10 +272,6 @@ impl PeakPool {
             Some(limit) => Box::new(GreedyMemoryPool::new(limit)),
         };
         Self { inner, peak: AtomicUsize::new(0) }
-    }
-
-    fn is_limited(&self) -> bool {
-        matches!(self.inner.memory_limit(), MemoryLimit::Finite(_))
     }
 
     fn remember(&self) {
