@@ -21,6 +21,7 @@ pub mod config;
 pub mod encoding;
 pub(crate) mod kernels;
 pub(crate) mod network;
+pub(crate) mod ridge;
 
 pub use config::InContextConfig;
 pub use encoding::{Column, Labels, MOST_CLASSES, QUANTILES};
@@ -28,6 +29,7 @@ pub use encoding::{Column, Labels, MOST_CLASSES, QUANTILES};
 use config::OUTPUTS;
 use encoding::{CELL_FEATURES, ColumnEncoder, LABEL_FEATURES, LabelEncoder, check_columns};
 use network::{Context, LayerTape, Network, Places};
+use ridge::Ridge;
 
 /// Most columns of a task.
 pub const MOST_FEATURES: usize = 512;
@@ -74,6 +76,8 @@ impl Prediction {
 #[derive(Debug, Clone)]
 pub struct Prefilled {
     predictor: InContextPredictor,
+    ridge: Ridge,
+    /// Of the features and of what the ridge regression says.
     columns: Vec<ColumnEncoder>,
     labels: LabelEncoder,
     /// Rows of the examples with the thinking rows.
@@ -142,11 +146,14 @@ impl InContextPredictor {
             let reason = format!("{} features, allowed are 1 to {MOST_FEATURES}", features.len());
             return Err(ExpertsError::Context(reason));
         }
+        let (ridge, predicted) = Ridge::fit(features, labels);
+        let features = &[features, &predicted].concat()[..];
         let network = self.network();
         let columns = features.len() + 1;
         let rows = self.config.thinking + labels.len();
         let mut prefilled = Prefilled {
             predictor: self.clone(),
+            ridge,
             columns: features.iter().map(ColumnEncoder::fit).collect(),
             labels: LabelEncoder::fit(labels),
             rows,
@@ -190,12 +197,13 @@ impl Prefilled {
     /// [`ExpertsError::Shape`] for another number of features or rows, [`ExpertsError::Context`] for a feature of another
     /// kind, [`ExpertsError::NotFinite`] where a prediction is not a number.
     pub fn predict(&self, features: &[Column]) -> Result<Vec<Prediction>> {
-        check_length("features", self.columns.len(), features.len())?;
+        check_length("features", self.columns.len() - self.ridge.columns(), features.len())?;
         let rows = features.first().map_or(0, Column::len);
         check_columns(features, rows)?;
         if let Some(place) = features.iter().zip(&self.columns).position(|(column, encoder)| !encoder.reads(column)) {
             return Err(ExpertsError::Context(format!("feature {place} is of another kind than in the examples")));
         }
+        let features = &[features, &self.ridge.predict(features)].concat()[..];
         let chunk = rows_at_a_time(rows);
         let chunks: Vec<_> = (0..rows).step_by(chunk).map(|from| from..(from + chunk).min(rows)).collect();
         let outputs = in_parallel(chunks, &|rows| self.outputs(features, rows)).concat();

@@ -37,6 +37,7 @@
 //! ```
 
 pub mod answers;
+mod cholesky;
 pub mod config;
 pub mod data;
 pub mod error;

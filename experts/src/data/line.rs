@@ -5,6 +5,7 @@
 //! visible column stand at its mean, with a flag of their own.
 
 use super::cells::{TARGET_BINS, TARGETS, target_of};
+use crate::cholesky::{backward, decompose, forward};
 
 /// Penalty per row.
 const PENALTY: f64 = 1e-3;
@@ -111,33 +112,6 @@ impl Line {
         }
         distribution[TARGET_BINS] = if self.residuals.is_empty() { 1.0 } else { self.none };
         distribution
-    }
-}
-
-/// In place: the lower triangle of a positive definite matrix -> its Cholesky factor.
-fn decompose(matrix: &mut [f64], width: usize) {
-    for i in 0..width {
-        for j in 0..=i {
-            let dot: f64 = (0..j).map(|k| matrix[i * width + k] * matrix[j * width + k]).sum();
-            let rest = matrix[i * width + j] - dot;
-            matrix[i * width + j] = if i == j { rest.max(1e-12).sqrt() } else { rest / matrix[j * width + j] };
-        }
-    }
-}
-
-/// In place: solves `L x = b`.
-fn forward(factor: &[f64], width: usize, b: &mut [f64]) {
-    for i in 0..width {
-        let dot: f64 = factor[i * width..i * width + i].iter().zip(&b[..i]).map(|(l, x)| l * x).sum();
-        b[i] = (b[i] - dot) / factor[i * width + i];
-    }
-}
-
-/// In place: solves `L' x = b`.
-fn backward(factor: &[f64], width: usize, b: &mut [f64]) {
-    for i in (0..width).rev() {
-        let dot: f64 = (i + 1..width).map(|k| factor[k * width + i] * b[k]).sum();
-        b[i] = (b[i] - dot) / factor[i * width + i];
     }
 }
 

@@ -148,7 +148,7 @@ const QUARTILES: f32 = 1.349;
 
 impl Scale {
     /// The scale of finite numbers in ascending order.
-    fn fit(sorted: &[f32]) -> Self {
+    pub(crate) fn fit(sorted: &[f32]) -> Self {
         let Some(last) = sorted.len().checked_sub(1) else {
             return Self { median: 0.0, spread: 1.0, mean: 0.0, deviation: 1.0, range: [0.0; 2] };
         };
@@ -203,7 +203,8 @@ pub(crate) enum ColumnEncoder {
     Category { codes: Vec<(u32, usize, f32)> },
 }
 
-fn ascending(values: &[f32]) -> Vec<f32> {
+/// Finite numbers in ascending order.
+pub(crate) fn ascending(values: &[f32]) -> Vec<f32> {
     let mut sorted: Vec<f32> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_unstable_by(f32::total_cmp);
     sorted

@@ -9,6 +9,7 @@ use crate::in_context::encoding::{
 };
 use crate::in_context::kernels::{Matrix, gelu_gradient, normalise_gradient, product, softmax, softmax_gradient};
 use crate::in_context::network::{AttentionTape, Context, DecoderTape, LayerTape, Network, labels_of};
+use crate::in_context::ridge::Ridge;
 use crate::in_context::{Labels, encode};
 use crate::train::in_context::Task;
 
@@ -38,11 +39,14 @@ enum Targets {
 
 impl EncodedTask {
     pub(crate) fn new(task: &Task) -> Self {
-        let encoders: Vec<ColumnEncoder> = task.examples.iter().map(ColumnEncoder::fit).collect();
+        let (ridge, predicted) = Ridge::fit(&task.examples, &task.labels);
+        let asked_of = [&task.rows[..], &ridge.predict(&task.rows)].concat();
+        let features = [&task.examples[..], &predicted].concat();
+        let encoders: Vec<ColumnEncoder> = features.iter().map(ColumnEncoder::fit).collect();
         let encoder = LabelEncoder::fit(&task.labels);
         let (examples, rows) = (task.labels.len(), task.answers.len());
-        let (mut cells, mut labels) = encode(&encoders, &encoder, &task.examples, Some(&task.labels), 0..examples);
-        let (of_rows, asked) = encode(&encoders, &encoder, &task.rows, None, 0..rows);
+        let (mut cells, mut labels) = encode(&encoders, &encoder, &features, Some(&task.labels), 0..examples);
+        let (of_rows, asked) = encode(&encoders, &encoder, &asked_of, None, 0..rows);
         cells.extend(of_rows);
         labels.extend(asked);
         let targets = match (&task.answers, encoder) {
