@@ -70,10 +70,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         sizes.shape().parameter_count(),
         config.steps,
     );
-    let mut follower = Follower::new(config.steps)?;
+    let mut follower = Follower::new(config.steps, &arguments.checkpoint, false)?;
     let quantiles = stack.config().quantiles;
     let fitted = fit(&corpus, &sizes, &config, &Device::default().autodiff(), quantiles, |point| follower.step(point))?;
-    follower.finish(curve::ANSWERS, &arguments.checkpoint)?;
+    follower.finish(curve::ANSWERS)?;
     let manifest = write(&arguments.output, &stack, &corpus, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", manifest.steps, arguments.output.display());
     for (form, [sample, head]) in ["means", "smallest", "largest"].iter().zip(&manifest.errors) {

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::train::curve;
 use relata_experts::train::optimizer::AdamWConfig;
 use relata_experts::train::pretrain::tasks::Tables;
 use relata_experts::train::pretrain::{Event, PretrainConfig, fit, write};
+
+use crate::{Curve, progress_bar};
 
 /// Options of the pre-training.
 #[derive(Debug, clap::Args)]
@@ -66,24 +67,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         config.data.parameter_count(),
         config.steps,
     );
-    let bar = ProgressBar::new(config.steps)
-        .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?);
+    let bar = progress_bar(config.steps)?;
     let started = Instant::now();
     let mut smooth: Option<[f32; 2]> = None;
-    let curve_file = arguments.checkpoint.join("curve.csv");
-    let earlier =
-        if arguments.resume { std::fs::read_to_string(&curve_file).unwrap_or_default() } else { String::new() };
-    let mut points = curve::from_csv(&earlier);
+    let mut curve = Curve::new(&arguments.checkpoint, arguments.resume);
     let pretrained = fit(&tables, &config, &Device::default().autodiff(), |event| match event {
         Event::Step(point, losses) => {
-            // A resumed run repeats the steps since its checkpoint.
-            points.truncate(points.partition_point(|earlier| earlier.step < point.step));
-            points.push(*point);
-            if point.held_out.is_some()
-                && let Err(error) = std::fs::write(&curve_file, curve::to_csv(&points))
-            {
-                bar.println(format!("cannot write {}: {error}", curve_file.display()));
-            }
+            curve.add(point, &bar);
             let now = smooth.get_or_insert(losses);
             now.iter_mut().zip(losses).for_each(|(smooth, loss)| *smooth = 0.98 * *smooth + 0.02 * loss);
             bar.set_position(point.step);
@@ -104,8 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     })?;
     bar.finish_and_clear();
-    std::fs::write(&curve_file, curve::to_csv(&points))?;
-    curve::plot(&points, curve::TABLES, &arguments.checkpoint.join("curve.svg"))?;
+    curve.finish(curve::TABLES)?;
     write(&arguments.output, &tables, &config, &pretrained, crate::command(), crate::commit())?;
     println!("best weights of step {} in {}", pretrained.step, arguments.output.display());
     Ok(())

@@ -98,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         _ => tables::task(&table, seed),
     };
-    let mut follower = Follower::resumed(config.steps, &arguments.checkpoint, arguments.resume)?;
+    let mut follower = Follower::new(config.steps, &arguments.checkpoint, arguments.resume)?;
     let parameters = fit(&config, &draw, |event| match event {
         InContextEvent::Step(point) => follower.step(&point),
         InContextEvent::Evaluation(step, losses) => follower.say(&format!(
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             losses.classes, losses.numbers
         )),
     })?;
-    follower.finish(curve::TASKS, &arguments.checkpoint)?;
+    follower.finish(curve::TASKS)?;
     write(&arguments.output, &config, &parameters, crate::command(), crate::commit())?;
     println!("weights of step {} in {}", config.steps, arguments.output.display());
     Ok(())

@@ -7,7 +7,8 @@ mod in_context;
 mod physical;
 mod plans;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,6 +16,9 @@ use relata_experts::train::curve::{self, Point};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The file of a curve.
+const CURVE: &str = "curve.csv";
 
 /// Fits the experts, one stage after the other.
 #[derive(Debug, Parser)]
@@ -47,23 +51,59 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The progress of a stage: a bar, the scores, and at the end the curve.
+/// The curve of a run, which is kept in the run's folder: a run that is cut off keeps its curve.
+struct Curve {
+    points: Vec<Point>,
+    folder: PathBuf,
+}
+
+impl Curve {
+    /// An empty one, or to go on with the one in `folder`.
+    fn new(folder: &Path, resume: bool) -> Self {
+        let earlier = if resume { fs::read_to_string(folder.join(CURVE)).unwrap_or_default() } else { String::new() };
+        Self { points: curve::from_csv(&earlier), folder: folder.to_owned() }
+    }
+
+    /// Adds a step, and saves the curve where the error on the held-out databases was measured.
+    fn add(&mut self, point: &Point, bar: &ProgressBar) {
+        // A resumed run repeats the steps since its checkpoint.
+        self.points.truncate(self.points.partition_point(|earlier| earlier.step < point.step));
+        self.points.push(*point);
+        if point.held_out.is_some()
+            && let Err(error) = self.save()
+        {
+            bar.println(format!("cannot write the curve to {}: {error}", self.folder.display()));
+        }
+    }
+
+    fn save(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        fs::write(self.folder.join(CURVE), curve::to_csv(&self.points))
+    }
+
+    /// Saves and plots it; `labels` say what it shows.
+    fn finish(&self, labels: [&str; 2]) -> anyhow::Result<()> {
+        self.save()?;
+        Ok(curve::plot(&self.points, labels, &self.folder.join("curve.svg"))?)
+    }
+}
+
+/// The bar of a run.
+fn progress_bar(steps: u64) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?;
+    Ok(ProgressBar::new(steps).with_style(style))
+}
+
+/// The progress of a stage: a bar, the scores, and the curve.
 struct Follower {
     bar: ProgressBar,
-    points: Vec<Point>,
+    curve: Curve,
 }
 
 impl Follower {
-    fn new(steps: u64) -> anyhow::Result<Self> {
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?;
-        Ok(Self { bar: ProgressBar::new(steps).with_style(style), points: vec![] })
-    }
-
-    /// One that goes on with the curve in `folder`.
-    fn resumed(steps: u64, folder: &Path, resume: bool) -> anyhow::Result<Self> {
-        let earlier =
-            if resume { std::fs::read_to_string(folder.join("curve.csv")).unwrap_or_default() } else { String::new() };
-        Ok(Self { points: curve::from_csv(&earlier), ..Self::new(steps)? })
+    /// One that keeps its curve in `folder`, or goes on with the curve there.
+    fn new(steps: u64, folder: &Path, resume: bool) -> anyhow::Result<Self> {
+        Ok(Self { bar: progress_bar(steps)?, curve: Curve::new(folder, resume) })
     }
 
     fn say(&self, line: &str) {
@@ -71,9 +111,7 @@ impl Follower {
     }
 
     fn step(&mut self, point: &Point) {
-        // A resumed run repeats the steps since its checkpoint.
-        self.points.truncate(self.points.partition_point(|earlier| earlier.step < point.step));
-        self.points.push(*point);
+        self.curve.add(point, &self.bar);
         self.bar.set_position(point.step);
         if let Some(score) = point.held_out {
             let (step, loss) = (point.step, point.loss);
@@ -81,12 +119,10 @@ impl Follower {
         }
     }
 
-    /// Writes the curve to `folder`; `labels` say what it shows.
-    fn finish(self, labels: [&str; 2], folder: &Path) -> anyhow::Result<()> {
+    /// Keeps the curve; `labels` say what it shows.
+    fn finish(self, labels: [&str; 2]) -> anyhow::Result<()> {
         self.bar.finish_and_clear();
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("curve.csv"), curve::to_csv(&self.points))?;
-        Ok(curve::plot(&self.points, labels, &folder.join("curve.svg"))?)
+        self.curve.finish(labels)
     }
 }
 

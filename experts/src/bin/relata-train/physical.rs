@@ -48,9 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         count(&corpus.held_out),
         config.steps,
     );
-    let mut follower = Follower::new(config.steps)?;
+    let mut follower = Follower::new(config.steps, &arguments.checkpoint, false)?;
     let fitted = fit(&corpus, &config, &Device::default().autodiff(), |point| follower.step(point))?;
-    follower.finish(curve::RUNTIMES, &arguments.checkpoint)?;
+    follower.finish(curve::RUNTIMES)?;
     let manifest = write(&arguments.output, &corpus, &fitted, config.seed, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", manifest.steps, arguments.output.display());
     for one in &manifest.errors {

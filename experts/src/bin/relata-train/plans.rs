@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use relata_experts::config::ExpertConfig;
 use relata_experts::data::DataExpert;
 use relata_experts::train::cross_fit::CrossFit;
@@ -14,6 +13,8 @@ use relata_experts::train::evaluate::render;
 use relata_experts::train::fit::{Event, FitConfig, fit, steps_per_epoch};
 use relata_experts::train::optimizer::AdamWConfig;
 use relata_experts::train::{curve, export};
+
+use crate::{Curve, progress_bar};
 
 /// Options of the fit.
 #[derive(Debug, clap::Args)]
@@ -109,25 +110,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         println!("{} graphs were left out: malformed, or without a label", corpus.dropped);
     }
 
-    let bar = ProgressBar::new(config.steps)
-        .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}")?);
+    let bar = progress_bar(config.steps)?;
     let started = Instant::now();
     let mut smooth = None;
-    let curve_file = arguments.checkpoint.join("curve.csv");
-    let earlier =
-        if arguments.resume { std::fs::read_to_string(&curve_file).unwrap_or_default() } else { String::new() };
-    let mut points = curve::from_csv(&earlier);
+    let mut curve = Curve::new(&arguments.checkpoint, arguments.resume);
     let device = Device::default().autodiff();
     let mut fitted = fit(&corpus, &config, &device, |event| match event {
         Event::Step(point) => {
-            // A resumed run repeats the steps since its checkpoint.
-            points.truncate(points.partition_point(|earlier| earlier.step < point.step));
-            points.push(*point);
-            if point.held_out.is_some()
-                && let Err(error) = std::fs::write(&curve_file, curve::to_csv(&points))
-            {
-                bar.println(format!("cannot write {}: {error}", curve_file.display()));
-            }
+            curve.add(point, &bar);
             let loss = smooth.map_or(point.loss, |smooth: f32| 0.98 * smooth + 0.02 * point.loss);
             smooth = Some(loss);
             bar.set_position(point.step);
@@ -156,8 +146,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     bar.finish_and_clear();
 
-    std::fs::write(&curve_file, curve::to_csv(&points))?;
-    curve::plot(&points, curve::PLANS, &arguments.checkpoint.join("curve.svg"))?;
+    curve.finish(curve::PLANS)?;
     export::write(&arguments.output, &corpus, &config, &fitted, crate::command(), crate::commit())?;
     println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());
     print!("{}", render(&fitted.errors));
