@@ -6,8 +6,8 @@
 //! rows come from `relata_featurize::synthesis`. Unlike the paper's it predicts numbers as well, by their quantiles, and tells
 //! up to ten classes apart at once.
 //!
-//! The walk: [`encoding`] reads columns and labels relative to the examples, `network` is the transformer, and this page holds
-//! both together: [`InContextPredictor::prefill`] encodes the examples once, [`Prefilled::predict`] reads rows against them.
+//! The walk: `ridge` adds what a linear model says of the labels, [`encoding`] reads columns and labels relative to the examples,
+//! `network` is the transformer, and this page holds them together: [`InContextPredictor::prefill`] encodes the examples once, [`Prefilled::predict`] reads rows against them.
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 
