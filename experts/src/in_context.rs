@@ -7,7 +7,8 @@
 //! up to ten classes apart at once.
 //!
 //! The walk: `ridge` adds what a linear model says of the labels, [`encoding`] reads columns and labels relative to the examples,
-//! `network` is the transformer, and this page holds them together: [`InContextPredictor::prefill`] encodes the examples once, [`Prefilled::predict`] reads rows against them.
+//! `network` is the transformer, and this page holds them together: [`InContextPredictor::prefill`] encodes the examples once,
+//! [`Prefilled::predict`] reads rows against them.
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 

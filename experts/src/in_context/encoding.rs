@@ -210,6 +210,15 @@ pub(crate) fn ascending(values: &[f32]) -> Vec<f32> {
     sorted
 }
 
+/// Categories with the number of their rows, the most frequent first.
+pub(crate) fn by_frequency(codes: &[Option<u32>]) -> Vec<(u32, usize)> {
+    let mut known: Vec<u32> = codes.iter().flatten().copied().collect();
+    known.sort_unstable();
+    let mut counts: Vec<(u32, usize)> = known.chunk_by(|a, b| a == b).map(|same| (same[0], same.len())).collect();
+    counts.sort_by_key(|&(code, count)| (std::cmp::Reverse(count), code));
+    counts
+}
+
 impl ColumnEncoder {
     /// Fits it to a column of the context.
     pub(crate) fn fit(column: &Column) -> Self {
@@ -219,13 +228,8 @@ impl ColumnEncoder {
                 Self::Number { scale: Scale::fit(&sorted), sorted }
             }
             Column::Category(codes) => {
-                let mut known: Vec<u32> = codes.iter().flatten().copied().collect();
-                known.sort_unstable();
-                let total = known.len().max(1) as f32;
-                let counts = known.chunk_by(|a, b| a == b).map(|same| (same[0], same.len()));
-                let mut counts: Vec<(u32, usize)> = counts.collect();
-                counts.sort_by_key(|&(code, count)| (std::cmp::Reverse(count), code));
-                let ranked = counts.into_iter().enumerate();
+                let total = codes.iter().flatten().count().max(1) as f32;
+                let ranked = by_frequency(codes).into_iter().enumerate();
                 let mut codes: Vec<(u32, usize, f32)> =
                     ranked.map(|(rank, (code, count))| (code, rank, count as f32 / total)).collect();
                 codes.sort_unstable_by_key(|(code, ..)| *code);

@@ -4,7 +4,7 @@
 //! and Kennard, Technometrics 1970). Examples stand at what a model says that was fitted without them, so that such a column
 //! can be trusted of the rows as much as of the examples (Wolpert, "Stacked generalization", Neural Networks 1992).
 
-use super::encoding::{Column, Labels, Scale, ascending};
+use super::encoding::{Column, Labels, Scale, ascending, by_frequency};
 use crate::cholesky::{backward, decompose, forward};
 
 /// Penalties per example, of which the one with the least error on examples left out is taken.
@@ -57,12 +57,7 @@ impl Terms {
                 Self::Number { mean, deviation, scale: Scale::fit(&sorted) }
             }
             Column::Category(codes) => {
-                let mut known: Vec<u32> = codes.iter().flatten().copied().collect();
-                known.sort_unstable();
-                let mut counts: Vec<(usize, u32)> =
-                    known.chunk_by(|a, b| a == b).map(|same| (same.len(), same[0])).collect();
-                counts.sort_by_key(|&(count, code)| (std::cmp::Reverse(count), code));
-                Self::Category(counts.into_iter().take(MOST_CATEGORIES).map(|(_, code)| code).collect())
+                Self::Category(by_frequency(codes).into_iter().take(MOST_CATEGORIES).map(|(code, _)| code).collect())
             }
         }
     }
