@@ -39,8 +39,9 @@ pub(crate) struct Ridge {
 /// What a feature is to a linear model; what is missing is zero.
 #[derive(Debug, Clone)]
 enum Terms {
-    /// The number in deviations from the mean, and the same of the squashed number.
-    Number { mean: f64, deviation: f64, scale: Scale },
+    /// The number in deviations from the mean, and the same of the squashed number, both within the range of the examples:
+    /// a line is no better than a guess beyond it.
+    Number { mean: f64, deviation: f64, scale: Scale, range: [f32; 2] },
     /// Whether it is each of these categories.
     Category(Vec<u32>),
 }
@@ -54,7 +55,8 @@ impl Terms {
                 let mean = sorted.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
                 let variance = sorted.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
                 let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-                Self::Number { mean, deviation, scale: Scale::fit(&sorted) }
+                let range = [sorted.first(), sorted.last()].map(|value| value.copied().unwrap_or_default());
+                Self::Number { mean, deviation, scale: Scale::fit(&sorted), range }
             }
             Column::Category(codes) => {
                 Self::Category(by_frequency(codes).into_iter().take(MOST_CATEGORIES).map(|(code, _)| code).collect())
@@ -72,9 +74,10 @@ impl Terms {
     /// Writes the terms of a row to zeros. `[count]`
     fn write(&self, column: &Column, row: usize, out: &mut [f64]) {
         match (self, column) {
-            (Self::Number { mean, deviation, scale }, Column::Number(values)) if values[row].is_finite() => {
-                out[0] = ((f64::from(values[row]) - mean) / deviation).clamp(-LARGEST, LARGEST);
-                out[1] = f64::from(scale.apply(values[row])).clamp(-LARGEST, LARGEST);
+            (Self::Number { mean, deviation, scale, range }, Column::Number(values)) if values[row].is_finite() => {
+                let value = values[row].clamp(range[0], range[1]);
+                out[0] = ((f64::from(value) - mean) / deviation).clamp(-LARGEST, LARGEST);
+                out[1] = f64::from(scale.apply(value)).clamp(-LARGEST, LARGEST);
             }
             (Self::Category(known), Column::Category(codes)) => {
                 if let Some(place) = codes[row].and_then(|code| known.iter().position(|one| *one == code)) {

@@ -54,12 +54,19 @@ pub(crate) struct Arguments {
     /// Folder with in_context.safetensors and in_context.json to start from.
     #[arg(long)]
     start: Option<PathBuf>,
+    /// Share of those parameters in the ones that are written, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    keep: f32,
     /// Folder of the run: checkpoint.safetensors, curve.csv and curve.svg.
     #[arg(long, default_value = ".relata/train-in-context")]
     checkpoint: PathBuf,
     /// Go on from the checkpoint.
     #[arg(long)]
     resume: bool,
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "not a number from 0 to 1".to_owned())
 }
 
 /// Trains the predictor.
@@ -80,6 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         evaluate_every: arguments.evaluate_every,
         held_out: 256,
         start,
+        keep: arguments.keep,
         seen: seen.unwrap_or(0),
         checkpoint: arguments.checkpoint.clone(),
         resume: arguments.resume,

@@ -51,6 +51,9 @@ pub struct InContextFitConfig {
     pub held_out: usize,
     /// Predictor to start from; random parameters without.
     pub start: Option<InContextPredictor>,
+    /// Share of its parameters in those that are returned, beside the trained ones: the mean of two predictors that are close
+    /// is often better than both (Wortsman et al., "Model soups", ICML 2022).
+    pub keep: f32,
     /// Tasks that it was trained on.
     pub seen: u64,
     /// Where checkpoints are kept.
@@ -118,7 +121,7 @@ fn initial(config: &InContextConfig, seed: u64) -> Vec<f32> {
 }
 
 /// Fits a predictor to the tasks that `draw` makes of seeds, some of which are held out ([`is_held_out`]); returns the averaged
-/// parameters of the last step.
+/// parameters of the last step, with their share of those to start from.
 ///
 /// # Errors
 ///
@@ -165,7 +168,14 @@ pub fn fit(
         }
         report(InContextEvent::Step(point));
     }
-    Ok(run.average)
+    let mut parameters = run.average;
+    if let Some(start) = config.start.as_ref().filter(|_| config.keep > 0.0) {
+        let mix = |(own, start): (&mut f32, &f32)| *own = (1.0 - config.keep) * *own + config.keep * start;
+        parameters.iter_mut().zip(start.parameters()).for_each(mix);
+        let network = Network { config: &config.network, places: &places, flat: &parameters, keeps: false };
+        report(InContextEvent::Evaluation(run.step, evaluate(&network, &held_out)));
+    }
+    Ok(parameters)
 }
 
 fn create(folder: &Path) -> Result<()> {
@@ -234,6 +244,7 @@ mod tests {
             evaluate_every: 20,
             held_out: 24,
             start: None,
+            keep: 0.0,
             seen: 0,
             checkpoint: folder.path().to_owned(),
             resume,
@@ -251,5 +262,13 @@ mod tests {
         assert_eq!(fit(&config(60, true), &draw, |_| ()).unwrap(), whole);
         // Nothing is left to do.
         assert_eq!(fit(&config(40, true), &draw, |_| ()).unwrap(), whole);
+        // Half of what it started from.
+        let start = initial(&config(0, true).network, 9);
+        let from = InContextPredictor::from_parameters(&config(0, true).network, start.clone()).unwrap();
+        let mut evaluations = 0;
+        let kept =
+            fit(&InContextFitConfig { start: Some(from), keep: 0.5, ..config(40, true) }, &draw, |_| evaluations += 1);
+        let mean = whole.iter().zip(&start).map(|(own, start)| (own + start) / 2.0);
+        assert!(kept.unwrap().iter().zip(mean).all(|(kept, mean)| (kept - mean).abs() < 1e-6) && evaluations == 1);
     }
 }
