@@ -26,3 +26,22 @@ pub(crate) fn backward(factor: &[f64], width: usize, b: &mut [f64]) {
         b[i] = (b[i] - dot) / factor[i * width + i];
     }
 }
+
+/// The lower triangle of `x' x` for `x: [R, width]`.
+pub(crate) fn products(x: &[f64], width: usize) -> Vec<f64> {
+    let mut products = vec![0.0; width * width];
+    for row in x.chunks_exact(width.max(1)) {
+        for (i, left) in row.iter().enumerate() {
+            let sums = &mut products[i * width..=i * width + i];
+            sums.iter_mut().zip(row).for_each(|(sum, right)| *sum += left * right);
+        }
+    }
+    products
+}
+
+/// How much a row of `x` weighs in its own prediction, by the factor of `x' x`.
+pub(crate) fn leverage(factor: &[f64], row: &[f64]) -> f64 {
+    let mut solved = row.to_vec();
+    forward(factor, row.len(), &mut solved);
+    solved.iter().map(|value| value * value).sum()
+}

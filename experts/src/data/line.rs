@@ -5,7 +5,7 @@
 //! visible column stand at its mean, with a flag of their own.
 
 use super::cells::{TARGET_BINS, TARGETS, target_of};
-use crate::cholesky::{backward, decompose, forward};
+use crate::cholesky::{backward, decompose, forward, leverage, products};
 
 /// Penalty per row.
 const PENALTY: f64 = 1e-3;
@@ -63,15 +63,11 @@ impl Line {
         for row in x.chunks_exact_mut(width.max(1)) {
             row.iter_mut().zip(&means).zip(&spreads).for_each(|((x, mean), spread)| *x = (*x - mean) / spread);
         }
-        let mut matrix = vec![0.0; width * width];
+        let mut matrix = products(&x, width);
         let mut slopes = vec![0.0; width];
         for (row, &position) in x.chunks_exact(width.max(1)).zip(&rows) {
             let y = f64::from(target[position]) - intercept;
-            for (i, &left) in row.iter().enumerate() {
-                slopes[i] += left * y;
-                let sums = &mut matrix[i * width..i * width + i + 1];
-                sums.iter_mut().zip(row).for_each(|(sum, right)| *sum += left * right);
-            }
+            slopes.iter_mut().zip(row).for_each(|(sum, left)| *sum += left * y);
         }
         (0..width).for_each(|i| matrix[i * width + i] += PENALTY * n);
         decompose(&mut matrix, width);
@@ -80,9 +76,7 @@ impl Line {
         let mut left_out = vec![f32::NAN; target.len()];
         for (row, &position) in x.chunks_exact(width.max(1)).zip(&rows) {
             let predicted: f64 = intercept + row.iter().zip(&slopes).map(|(x, slope)| x * slope).sum::<f64>();
-            let mut leverage = row.to_vec();
-            forward(&matrix, width, &mut leverage);
-            let leverage: f64 = leverage.iter().map(|z| z * z).sum::<f64>() + 1.0 / n;
+            let leverage = leverage(&matrix, row) + 1.0 / n;
             left_out[position] = ((f64::from(target[position]) - predicted) / (1.0 - leverage).max(0.05)) as f32;
         }
         let mut sorted: Vec<f32> = left_out.iter().copied().filter(|residual| !residual.is_nan()).collect();

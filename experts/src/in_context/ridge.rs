@@ -5,7 +5,7 @@
 //! can be trusted of the rows as much as of the examples (Wolpert, "Stacked generalization", Neural Networks 1992).
 
 use super::encoding::{Column, Labels, Scale, ascending, by_frequency};
-use crate::cholesky::{backward, decompose, forward};
+use crate::cholesky::{backward, decompose, forward, leverage, products};
 
 /// Penalties per example, of which the one with the least error on examples left out is taken.
 const PENALTIES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
@@ -200,18 +200,6 @@ impl Target {
     }
 }
 
-/// The lower triangle of `x' x`. `[T, T]`
-fn products(x: &[f64], width: usize) -> Vec<f64> {
-    let mut products = vec![0.0; width * width];
-    for row in x.chunks_exact(width) {
-        for (i, left) in row.iter().enumerate() {
-            let sums = &mut products[i * width..=i * width + i];
-            sums.iter_mut().zip(row).for_each(|(sum, right)| *sum += left * right);
-        }
-    }
-    products
-}
-
 /// The models of all targets with a penalty.
 struct Fit {
     /// Per target. `[T]`
@@ -227,12 +215,7 @@ impl Fit {
         matrix.iter_mut().step_by(width + 1).for_each(|diagonal| *diagonal += penalty);
         decompose(&mut matrix, width);
         let count = (x.len() / width) as f64;
-        let leverage = |row: &[f64]| {
-            let mut solved = row.to_vec();
-            forward(&matrix, width, &mut solved);
-            solved.iter().map(|value| value * value).sum::<f64>() + 1.0 / count
-        };
-        let leverages: Vec<f64> = x.chunks_exact(width).map(leverage).collect();
+        let leverages: Vec<f64> = x.chunks_exact(width).map(|row| leverage(&matrix, row) + 1.0 / count).collect();
         let mut fit = Self { slopes: vec![], left_out: vec![], error: 0.0 };
         for target in targets {
             let mut slopes = target.products.clone();
