@@ -7,8 +7,8 @@
 //! up to ten classes apart at once.
 //!
 //! The walk: `ridge` adds what a linear model says of the labels, [`encoding`] reads columns and labels relative to the examples,
-//! `network` is the transformer, and this page holds them together: [`InContextPredictor::prefill`] encodes the examples once,
-//! [`Prefilled::predict`] reads rows against them.
+//! `network` is the transformer, most of whose time is spent in `attention`, and this page holds them together:
+//! [`InContextPredictor::prefill`] encodes the examples once, [`Prefilled::predict`] reads rows against them.
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 
@@ -18,6 +18,7 @@ use crate::Result;
 use crate::error::{ExpertsError, check_finite, check_length};
 use crate::weights;
 
+pub(crate) mod attention;
 pub mod config;
 pub mod encoding;
 pub(crate) mod kernels;
@@ -29,14 +30,14 @@ pub use encoding::{Column, Labels, MOST_CLASSES, QUANTILES};
 
 use config::OUTPUTS;
 use encoding::{CELL_FEATURES, ColumnEncoder, LABEL_FEATURES, LabelEncoder, check_columns};
-use network::{Context, LayerTape, Network, Places};
+use network::{Context, DecoderTape, LayerTape, Network, Places, exchanged};
 use ridge::Ridge;
 
 /// Most columns of a task.
 pub const MOST_FEATURES: usize = 512;
 
-/// Rows that a thread reads at a time at most, so that what it computes of them stays in its cache.
-const ROWS_AT_A_TIME: usize = 64;
+/// Cells that a thread reads at a time, so that what it computes of them stays in its cache.
+const CELLS_AT_A_TIME: usize = 1024;
 
 /// The in-context predictor. Clones share the weights.
 #[derive(Debug, Clone)]
@@ -83,7 +84,7 @@ pub struct Prefilled {
     labels: LabelEncoder,
     /// Rows of the examples with the thinking rows.
     rows: usize,
-    /// Keys and values of every layer. `[rows, A, 2 D / heads]`
+    /// Keys and values of every layer. `[A, rows, 2 D / heads]`
     keys: Vec<Vec<f32>>,
 }
 
@@ -131,7 +132,7 @@ impl InContextPredictor {
     }
 
     pub(crate) fn network(&self) -> Network<'_> {
-        Network { config: &self.config, places: &self.places, flat: &self.flat, keeps: false }
+        Network { config: &self.config, places: &self.places, flat: &self.flat }
     }
 
     /// Reads examples: their features, one [`Column`] of R rows each, and their R labels.
@@ -162,28 +163,23 @@ impl InContextPredictor {
         };
         let mut x = network.thinking(columns);
         x.extend(prefilled.embed(features, Some(labels), 0..labels.len()));
-        // Rows are independent of each other until they are read along their columns.
-        let chunk = rows_at_a_time(rows) * columns * self.config.width;
+        // Rows are independent of each other but where they are read along their columns.
+        let chunk = rows_at_a_time(rows, columns) * columns * self.config.width;
         let mut chunks: Vec<Vec<f32>> = x.chunks(chunk).map(<[f32]>::to_vec).collect();
         for layer in 0..self.config.layers {
-            let active = if network.is_last(layer) { 1 } else { columns };
-            let first = |x: Vec<f32>| {
-                let mut tape = LayerTape::default();
-                let x = network.attend_features(layer, x, columns, &mut tape.features);
-                network.ask_rows(layer, &x, active, x.len() / self.config.width / active, &mut tape.rows);
-                (x, tape)
+            let before = prefilled.keys.last();
+            let work = |tape: &mut LayerTape, mut x: Vec<f32>| {
+                if let Some(key) = before {
+                    network.attend_rows(layer - 1, &mut x, columns, Context { key, rows }, tape);
+                }
+                network.attend_features(layer, &mut x, columns, &mut tape.features);
+                let key = network.context_keys(layer, &x);
+                (x, key)
             };
-            let mut halves = in_parallel(std::mem::take(&mut chunks), &first);
-            let key: Vec<f32> = halves.iter_mut().flat_map(|(_, tape)| std::mem::take(&mut tape.rows.key)).collect();
-            if !network.is_last(layer) {
-                let context = Context { key: &key, rows };
-                let second = |(mut x, mut tape): (Vec<f32>, LayerTape)| {
-                    network.attend_rows(layer, &mut x, active, context, &mut tape);
-                    x
-                };
-                chunks = in_parallel(halves, &second);
-            }
-            prefilled.keys.push(key);
+            let keys: Vec<Vec<f32>>;
+            (chunks, keys) = in_parallel(chunks, &work).into_iter().unzip();
+            let active = if network.is_last(layer) { 1 } else { columns };
+            prefilled.keys.push(exchanged(&keys.concat(), active, network.key_width()));
         }
         check_finite("the examples", prefilled.keys.last().map_or(&[], Vec::as_slice))?;
         Ok(prefilled)
@@ -205,9 +201,9 @@ impl Prefilled {
             return Err(ExpertsError::Context(format!("feature {place} is of another kind than in the examples")));
         }
         let features = &[features, &self.ridge.predict(features)].concat()[..];
-        let chunk = rows_at_a_time(rows);
+        let chunk = rows_at_a_time(rows, features.len() + 1);
         let chunks: Vec<_> = (0..rows).step_by(chunk).map(|from| from..(from + chunk).min(rows)).collect();
-        let outputs = in_parallel(chunks, &|rows| self.outputs(features, rows)).concat();
+        let outputs = in_parallel(chunks, &|tape, rows| self.outputs(features, rows, tape)).concat();
         check_finite("a prediction", &outputs)?;
         Ok(outputs.chunks_exact(OUTPUTS).map(|output| self.prediction(output)).collect())
     }
@@ -218,18 +214,16 @@ impl Prefilled {
     }
 
     /// `[R, OUTPUTS]`
-    fn outputs(&self, features: &[Column], rows: std::ops::Range<usize>) -> Vec<f32> {
+    fn outputs(&self, features: &[Column], rows: std::ops::Range<usize>, tape: &mut LayerTape) -> Vec<f32> {
         let network = self.predictor.network();
         let columns = features.len() + 1;
         let mut x = self.embed(features, None, rows);
         for (layer, key) in self.keys.iter().enumerate() {
-            let mut tape = LayerTape::default();
             let active = if network.is_last(layer) { 1 } else { columns };
-            x = network.attend_features(layer, x, columns, &mut tape.features);
-            network.ask_rows(layer, &x, active, 0, &mut tape.rows);
-            network.attend_rows(layer, &mut x, active, Context { key, rows: self.rows }, &mut tape);
+            network.attend_features(layer, &mut x, columns, &mut tape.features);
+            network.attend_rows(layer, &mut x, active, Context { key, rows: self.rows }, tape);
         }
-        network.decode(&x, &mut network::DecoderTape::default())
+        network.decode(&x, &mut DecoderTape::default())
     }
 
     /// States of rows. `[R, C, D]`
@@ -279,8 +273,8 @@ pub(crate) fn encode(
 }
 
 /// Rows that a thread reads at a time, when all threads get about as many.
-fn rows_at_a_time(rows: usize) -> usize {
-    let turns = rows.div_ceil(threads() * ROWS_AT_A_TIME).max(1);
+fn rows_at_a_time(rows: usize, columns: usize) -> usize {
+    let turns = (rows * columns).div_ceil(threads() * CELLS_AT_A_TIME).max(1);
     rows.div_ceil(threads() * turns).max(1)
 }
 
@@ -292,16 +286,23 @@ fn threads() -> usize {
     *THREADS
 }
 
-/// Applies `work` to every input, on as many threads as the machine has, and returns the results in order.
-pub(crate) fn in_parallel<T: Send, U: Send>(inputs: Vec<T>, work: &(impl Fn(T) -> U + Sync)) -> Vec<U> {
+/// Applies `work` to every input, on as many threads as the machine has, and returns the results in order. What a thread
+/// works with goes from one input to the next.
+pub(crate) fn in_parallel<S: Default, T: Send, U: Send>(
+    inputs: Vec<T>,
+    work: &(impl Fn(&mut S, T) -> U + Sync),
+) -> Vec<U> {
     if inputs.len() < 2 {
-        return inputs.into_iter().map(work).collect();
+        return inputs.into_iter().map(|input| work(&mut S::default(), input)).collect();
     }
     let count = threads().min(inputs.len());
     let queue = Mutex::new(inputs.into_iter().enumerate());
     // Whoever is free takes the next one: they differ in length.
     let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let run = || std::iter::from_fn(&take).map(|(place, input)| (place, work(input))).collect::<Vec<_>>();
+    let run = || {
+        let mut own = S::default();
+        std::iter::from_fn(&take).map(|(place, input)| (place, work(&mut own, input))).collect::<Vec<_>>()
+    };
     let mut results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(run)).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<(usize, U)>>| match thread.join() {

@@ -5,13 +5,14 @@
 //! several heads, keys and values one (Shazeer, "Fast transformer decoding: one write-head is all you need", 2019), so that what is
 //! kept of the context is small. Of the last layer only the labels are read, so only theirs are computed.
 //!
-//! What a layer computes on its way is left in a tape, which training reads backwards.
+//! What a layer computes on its way is left in a tape, which training reads backwards; a tape can be written again.
 
 use std::ops::Range;
 
+use crate::in_context::attention::Attention;
 use crate::in_context::config::{Axis, InContextConfig, LayerTensor, OUTPUTS, Tensor};
 use crate::in_context::encoding::{CELL_FEATURES, LABEL_FEATURES};
-use crate::in_context::kernels::{Matrix, gelu, normalise, product, softmax};
+use crate::in_context::kernels::{Matrix, gelu, normalise, product};
 
 /// The sizes with the flat parameter vector.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +20,6 @@ pub(crate) struct Network<'a> {
     pub(crate) config: &'a InContextConfig,
     pub(crate) places: &'a Places,
     pub(crate) flat: &'a [f32],
-    /// Whether the tapes are read: otherwise shares are forgotten on the way.
-    pub(crate) keeps: bool,
 }
 
 /// Where every tensor lies in the flat parameter vector.
@@ -48,10 +47,8 @@ pub(crate) struct AttentionTape {
     pub(crate) normalised: Vec<f32>,
     pub(crate) scales: Vec<f32>,
     pub(crate) query: Vec<f32>,
-    /// Keys and values.
+    /// Keys and values of the cells of a row; empty along columns.
     pub(crate) key: Vec<f32>,
-    /// The shares that cells have of each other: of a row `[R, C heads, C]`, of a column `[C, heads, R, context]`.
-    pub(crate) shares: Vec<f32>,
     /// What the heads say.
     pub(crate) said: Vec<f32>,
 }
@@ -77,7 +74,7 @@ pub(crate) struct DecoderTape {
     pub(crate) active: Vec<f32>,
 }
 
-/// The keys and values that a column's cells attend to, of `rows` rows of the context.
+/// The keys and values that a column's cells attend to, of `rows` rows of the context. `[A, rows, 2 D / heads]`
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) key: &'a [f32],
@@ -100,20 +97,23 @@ impl<'a> Network<'a> {
     }
 
     /// `x: [R, input] -> [R, output]`
-    fn linear(&self, tensor: Tensor, x: &[f32], input: usize, output: usize) -> Vec<f32> {
+    fn linear(&self, tensor: Tensor, x: &[f32], input: usize, output: usize, out: &mut Vec<f32>) {
         let rows = x.len() / input;
-        let mut out = vec![0.0; rows * output];
         let weight = Matrix::strided(self.tensor(tensor), output);
-        product([rows, input, output], Matrix::strided(x, input), weight, &mut out, output, false);
-        out
+        product([rows, input, output], Matrix::strided(x, input), weight, sized(out, rows * output), output, false);
     }
 
     /// The same with a bias.
-    fn affine(&self, [weight, bias]: [Tensor; 2], x: &[f32], input: usize, output: usize) -> Vec<f32> {
-        let mut out = self.linear(weight, x, input, output);
+    fn affine(&self, [weight, bias]: [Tensor; 2], x: &[f32], input: usize, output: usize, out: &mut Vec<f32>) {
+        self.linear(weight, x, input, output, out);
         let bias = self.tensor(bias);
         out.chunks_exact_mut(output).for_each(|row| row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias));
-        out
+    }
+
+    /// Normalised states with what they were scaled by.
+    fn normalise(&self, x: &[f32], normalised: &mut Vec<f32>, scales: &mut Vec<f32>) {
+        let width = self.config.width;
+        normalise(x, width, sized(normalised, x.len()), sized(scales, x.len() / width));
     }
 
     /// States of rows from the features of their cells and labels.
@@ -125,12 +125,13 @@ impl<'a> Network<'a> {
         let width = self.config.width;
         let rows = labels.len() / LABEL_FEATURES;
         let features = cells.len() / CELL_FEATURES / rows.max(1);
-        let cells = self.linear(Tensor::Cell, cells, CELL_FEATURES, width);
-        let labels = self.linear(Tensor::Label, labels, LABEL_FEATURES, width);
+        let (mut of_cells, mut of_labels) = (vec![], vec![]);
+        self.linear(Tensor::Cell, cells, CELL_FEATURES, width, &mut of_cells);
+        self.linear(Tensor::Label, labels, LABEL_FEATURES, width, &mut of_labels);
         let mut states = Vec::with_capacity(rows * (features + 1) * width);
         for row in 0..rows {
-            states.extend(&cells[row * features * width..][..features * width]);
-            states.extend(&labels[row * width..][..width]);
+            states.extend_from_slice(&of_cells[row * features * width..][..features * width]);
+            states.extend_from_slice(&of_labels[row * width..][..width]);
         }
         states
     }
@@ -153,57 +154,42 @@ impl<'a> Network<'a> {
     }
 
     /// The cells of every row attend to each other: `[R, C, D] -> [R, A, D]`, where A is C, or 1 in the last layer.
-    pub(crate) fn attend_features(
-        &self,
-        layer: usize,
-        x: Vec<f32>,
-        columns: usize,
-        tape: &mut AttentionTape,
-    ) -> Vec<f32> {
-        let (width, head, keys) = (self.config.width, self.config.head(), self.key_width());
+    pub(crate) fn attend_features(&self, layer: usize, x: &mut Vec<f32>, columns: usize, tape: &mut AttentionTape) {
+        let width = self.config.width;
         let tensor = |of: fn(Axis) -> LayerTensor| Tensor::Layer(layer, of(Axis::Features));
         let rows = x.len() / width / columns;
-        let mut normalised = vec![0.0; x.len()];
-        let mut scales = vec![0.0; rows * columns];
-        normalise(&x, width, &mut normalised, &mut scales);
-        let key = self.linear(tensor(LayerTensor::Key), &normalised, width, keys);
-        let (active, mut x) = if self.is_last(layer) { (1, labels_of(&x, columns, width)) } else { (columns, x) };
-        let query = match active == columns {
-            true => self.linear(tensor(LayerTensor::Query), &normalised, width, width),
-            false => self.linear(tensor(LayerTensor::Query), &labels_of(&normalised, columns, width), width, width),
-        };
-        let asked = active * self.config.heads;
-        let of_row = asked * columns;
-        let mut shares = vec![0.0; if self.keeps { rows } else { 1 } * of_row];
-        let mut said = vec![0.0; query.len()];
-        for row in 0..rows {
-            let key = &key[row * columns * keys..][..columns * keys];
-            let query = &query[row * active * width..][..active * width];
-            let shares = &mut shares[if self.keeps { row * of_row } else { 0 }..][..of_row];
-            let transposed = Matrix::strided(key, keys).transposed();
-            product([asked, head, columns], Matrix::strided(query, head), transposed, shares, columns, false);
-            softmax(shares, columns, self.score_scale());
-            let (shares, value) = (Matrix::strided(shares, columns), Matrix::strided(&key[head..], keys));
-            let said = &mut said[row * active * width..][..active * width];
-            product([asked, columns, head], shares, value, said, head, false);
+        self.normalise(x, &mut tape.normalised, &mut tape.scales);
+        self.linear(tensor(LayerTensor::Key), &tape.normalised, width, self.key_width(), &mut tape.key);
+        let asked = if self.is_last(layer) { 1 } else { columns };
+        if asked == columns {
+            self.linear(tensor(LayerTensor::Query), &tape.normalised, width, width, &mut tape.query);
+        } else {
+            *x = labels_of(x, columns, width);
+            let labels = labels_of(&tape.normalised, columns, width);
+            self.linear(tensor(LayerTensor::Query), &labels, width, width, &mut tape.query);
         }
-        self.add_linear(tensor(LayerTensor::Mix), &said, width, &mut x);
-        *tape = AttentionTape { normalised, scales, query, key, shares, said };
-        x
+        let attention = Attention {
+            heads: self.config.heads,
+            head: self.config.head(),
+            scale: self.score_scale(),
+            asked,
+            cell_stride: width,
+            group_stride: asked * width,
+            query: &tape.query,
+            keys: columns,
+            key: &tape.key,
+        };
+        attention.apply(sized(&mut tape.said, rows * asked * width));
+        self.add_linear(tensor(LayerTensor::Mix), &tape.said, width, x);
     }
 
-    /// Normalised states with their queries, and the keys and values of the first `context` rows, before a column's cells attend
-    /// to each other. `x: [R, A, D]`
-    pub(crate) fn ask_rows(&self, layer: usize, x: &[f32], active: usize, context: usize, tape: &mut AttentionTape) {
-        let width = self.config.width;
-        let tensor = |of: fn(Axis) -> LayerTensor| Tensor::Layer(layer, of(Axis::Rows));
-        let mut normalised = vec![0.0; x.len()];
-        let mut scales = vec![0.0; x.len() / width];
-        normalise(x, width, &mut normalised, &mut scales);
-        tape.query = self.linear(tensor(LayerTensor::Query), &normalised, width, width);
-        let of_context = &normalised[..context * active * width];
-        tape.key = self.linear(tensor(LayerTensor::Key), of_context, width, self.key_width());
-        (tape.normalised, tape.scales) = (normalised, scales);
+    /// Keys and values of rows of the context, for those that attend to them. `x: [R, A, D] -> [R, A, 2 D / heads]`
+    pub(crate) fn context_keys(&self, layer: usize, x: &[f32]) -> Vec<f32> {
+        let (mut normalised, mut scales, mut key) = (vec![], vec![], vec![]);
+        self.normalise(x, &mut normalised, &mut scales);
+        let tensor = Tensor::Layer(layer, LayerTensor::Key(Axis::Rows));
+        self.linear(tensor, &normalised, self.config.width, self.key_width(), &mut key);
+        key
     }
 
     /// The cells of every column attend to those of the context, then each passes the MLP. `x: [R, A, D]`
@@ -215,54 +201,46 @@ impl<'a> Network<'a> {
         context: Context<'_>,
         tape: &mut LayerTape,
     ) {
-        let (width, head, keys) = (self.config.width, self.config.head(), self.key_width());
-        let rows = x.len() / width / active;
-        let of_head = rows * context.rows;
-        let mut said = vec![0.0; x.len()];
-        let all = active * self.config.heads;
-        let mut shares = vec![0.0; if self.keeps { all } else { 1 } * of_head];
-        for place in 0..all {
-            let (column, from) = (place / self.config.heads, place % self.config.heads * head);
-            let shares = &mut shares[if self.keeps { place * of_head } else { 0 }..][..of_head];
-            let key = &context.key[column * keys..];
-            let query = Matrix::strided(&tape.rows.query[column * width + from..], active * width);
-            let transposed = Matrix::strided(key, active * keys).transposed();
-            product([rows, head, context.rows], query, transposed, shares, context.rows, false);
-            softmax(shares, context.rows, self.score_scale());
-            let (shares, value) = (Matrix::strided(shares, context.rows), Matrix::strided(&key[head..], active * keys));
-            let said = &mut said[column * width + from..];
-            product([rows, context.rows, head], shares, value, said, active * width, false);
-        }
-        self.add_linear(Tensor::Layer(layer, LayerTensor::Mix(Axis::Rows)), &said, width, x);
-        (tape.rows.shares, tape.rows.said) = (shares, said);
+        let width = self.config.width;
+        let tensor = |of: fn(Axis) -> LayerTensor| Tensor::Layer(layer, of(Axis::Rows));
+        let AttentionTape { normalised, scales, query, said, .. } = &mut tape.rows;
+        self.normalise(x, normalised, scales);
+        self.linear(tensor(LayerTensor::Query), normalised, width, width, query);
+        let attention = Attention {
+            heads: self.config.heads,
+            head: self.config.head(),
+            scale: self.score_scale(),
+            asked: x.len() / width / active,
+            cell_stride: active * width,
+            group_stride: width,
+            query,
+            keys: context.rows,
+            key: context.key,
+        };
+        attention.apply(sized(said, x.len()));
+        self.add_linear(tensor(LayerTensor::Mix), said, width, x);
         self.mlp(layer, x, tape);
     }
 
     fn mlp(&self, layer: usize, x: &mut [f32], tape: &mut LayerTape) {
         let (width, hidden) = (self.config.width, self.config.hidden);
         let tensor = |tensor| Tensor::Layer(layer, tensor);
-        let mut normalised = vec![0.0; x.len()];
-        let mut scales = vec![0.0; x.len() / width];
-        normalise(x, width, &mut normalised, &mut scales);
+        self.normalise(x, &mut tape.normalised, &mut tape.scales);
         let weights = [tensor(LayerTensor::Inner), tensor(LayerTensor::InnerBias)];
-        let inner = self.affine(weights, &normalised, width, hidden);
-        let mut active = vec![0.0; inner.len()];
-        gelu(&inner, &mut active);
-        self.add_linear(tensor(LayerTensor::Outer), &active, hidden, x);
-        (tape.normalised, tape.scales, tape.inner, tape.active) = (normalised, scales, inner, active);
+        self.affine(weights, &tape.normalised, width, hidden, &mut tape.inner);
+        gelu(&tape.inner, sized(&mut tape.active, tape.inner.len()));
+        self.add_linear(tensor(LayerTensor::Outer), &tape.active, hidden, x);
     }
 
     /// What the states of labels say: `[R, D] -> [R, OUTPUTS]`
     pub(crate) fn decode(&self, x: &[f32], tape: &mut DecoderTape) -> Vec<f32> {
         let width = self.config.width;
-        let mut normalised = vec![0.0; x.len()];
-        let mut scales = vec![0.0; x.len() / width];
-        normalise(x, width, &mut normalised, &mut scales);
-        let inner = self.affine([Tensor::Decode, Tensor::DecodeBias], &normalised, width, 2 * width);
-        let mut active = vec![0.0; inner.len()];
-        gelu(&inner, &mut active);
-        let out = self.affine([Tensor::Output, Tensor::OutputBias], &active, 2 * width, OUTPUTS);
-        *tape = DecoderTape { normalised, scales, inner, active };
+        self.normalise(x, &mut tape.normalised, &mut tape.scales);
+        let weights = [Tensor::Decode, Tensor::DecodeBias];
+        self.affine(weights, &tape.normalised, width, 2 * width, &mut tape.inner);
+        gelu(&tape.inner, sized(&mut tape.active, tape.inner.len()));
+        let mut out = vec![];
+        self.affine([Tensor::Output, Tensor::OutputBias], &tape.active, 2 * width, OUTPUTS, &mut out);
         out
     }
 
@@ -276,5 +254,22 @@ impl<'a> Network<'a> {
 
 /// The last column: `[R, C, D] -> [R, D]`
 pub(crate) fn labels_of(x: &[f32], columns: usize, width: usize) -> Vec<f32> {
-    x.chunks_exact(columns * width).flat_map(|row| &row[(columns - 1) * width..]).copied().collect()
+    let mut labels = Vec::with_capacity(x.len() / columns);
+    x.chunks_exact(columns * width).for_each(|row| labels.extend_from_slice(&row[(columns - 1) * width..]));
+    labels
+}
+
+/// First and second axis exchanged: `[first, second, width] -> [second, first, width]`
+pub(crate) fn exchanged(x: &[f32], second: usize, width: usize) -> Vec<f32> {
+    let mut exchanged = Vec::with_capacity(x.len());
+    for place in 0..second {
+        x.chunks_exact(second * width).for_each(|row| exchanged.extend_from_slice(&row[place * width..][..width]));
+    }
+    exchanged
+}
+
+/// A vector of this length whose old numbers are of no use.
+fn sized(values: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    values.resize(length, 0.0);
+    values
 }

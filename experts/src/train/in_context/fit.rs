@@ -147,13 +147,13 @@ pub fn fit(
     while run.step < config.steps {
         let first = (config.seed << 40) + run.step * config.tasks as u64;
         let tasks = draw_all(draw, first..first + config.tasks as u64);
-        let network = Network { config: &config.network, places: &places, flat: &run.parameters, keeps: true };
+        let network = Network { config: &config.network, places: &places, flat: &run.parameters };
         let (loss, gradient) = step(&network, &tasks);
         let (at, learning_rate) = (run.step, rate(config, run.step));
         muon::update(&mut run, &shapes, learning_rate, &gradient);
         let mut point = Point { step: at, loss, learning_rate, held_out: None };
         if run.step % config.evaluate_every == 0 || run.step == config.steps {
-            let network = Network { config: &config.network, places: &places, flat: &run.average, keeps: false };
+            let network = Network { config: &config.network, places: &places, flat: &run.average };
             let losses = evaluate(&network, &held_out);
             point.held_out = Some(losses.score());
             let checkpoint = Checkpoint {
@@ -172,7 +172,7 @@ pub fn fit(
     if let Some(start) = config.start.as_ref().filter(|_| config.keep > 0.0) {
         let mix = |(own, start): (&mut f32, &f32)| *own = (1.0 - config.keep) * *own + config.keep * start;
         parameters.iter_mut().zip(start.parameters()).for_each(mix);
-        let network = Network { config: &config.network, places: &places, flat: &parameters, keeps: false };
+        let network = Network { config: &config.network, places: &places, flat: &parameters };
         report(InContextEvent::Evaluation(run.step, evaluate(&network, &held_out)));
     }
     Ok(parameters)
@@ -184,7 +184,7 @@ fn create(folder: &Path) -> Result<()> {
 
 /// Draws and encodes tasks on all threads, in order.
 fn draw_all(draw: &(impl Fn(u64) -> Task + Sync), seeds: impl Iterator<Item = u64>) -> Vec<EncodedTask> {
-    in_parallel(seeds.collect(), &|seed| EncodedTask::new(&draw(seed)))
+    in_parallel(seeds.collect(), &|(), seed| EncodedTask::new(&draw(seed)))
 }
 
 /// The mean loss of tasks and its gradient.
@@ -200,7 +200,7 @@ fn step(network: &Network<'_>, tasks: &[EncodedTask]) -> (f32, Vec<f32>) {
         }
     }
     let weight = 1.0 / tasks.len() as f32;
-    let sums = in_parallel(lanes, &|(_, lane): (usize, Vec<usize>)| {
+    let sums = in_parallel(lanes, &|(), (_, lane): (usize, Vec<usize>)| {
         let mut gradient = vec![0.0; network.flat.len()];
         let losses = lane.iter().map(|task| add_gradient(network, &tasks[*task], weight, &mut gradient));
         (losses.sum::<f32>(), gradient)
@@ -215,7 +215,7 @@ fn step(network: &Network<'_>, tasks: &[EncodedTask]) -> (f32, Vec<f32>) {
 
 fn evaluate(network: &Network<'_>, tasks: &[EncodedTask]) -> InContextLosses {
     let places: Vec<usize> = (0..tasks.len()).collect();
-    let losses = in_parallel(places, &|task| task_loss(network, &tasks[task]));
+    let losses = in_parallel(places, &|(), task| task_loss(network, &tasks[task]));
     let mean = |classes: bool| {
         let of_kind = || tasks.iter().zip(&losses).filter(|(task, _)| task.has_classes() == classes);
         let known: f32 = of_kind().map(|(task, _)| task.known).sum();

@@ -8,7 +8,7 @@ use crate::in_context::encoding::{
     CELL_FEATURES, ColumnEncoder, LABEL_FEATURES, LabelEncoder, MOST_CLASSES, QUANTILES,
 };
 use crate::in_context::kernels::{Matrix, gelu_gradient, normalise_gradient, product, softmax, softmax_gradient};
-use crate::in_context::network::{AttentionTape, Context, DecoderTape, LayerTape, Network, labels_of};
+use crate::in_context::network::{AttentionTape, Context, DecoderTape, LayerTape, Network, exchanged, labels_of};
 use crate::in_context::ridge::Ridge;
 use crate::in_context::{Labels, encode};
 use crate::train::in_context::Task;
@@ -142,7 +142,8 @@ pub(crate) fn add_gradient(network: &Network<'_>, task: &EncodedTask, weight: f3
 
 /// A forward pass with all it computed.
 struct Pass {
-    layers: Vec<LayerTape>,
+    /// Of each, with the keys that columns attend to. `[A, context, 2 D / heads]`
+    layers: Vec<(LayerTape, Vec<f32>)>,
     decoder: DecoderTape,
     /// Of the rows whose labels are asked for. `[R, OUTPUTS]`
     outputs: Vec<f32>,
@@ -162,12 +163,11 @@ impl Pass {
         for layer in 0..network.config.layers {
             let mut tape = LayerTape::default();
             let active = if network.is_last(layer) { 1 } else { task.columns };
-            x = network.attend_features(layer, x, task.columns, &mut tape.features);
-            network.ask_rows(layer, &x, active, rows, &mut tape.rows);
-            let key = std::mem::take(&mut tape.rows.key);
+            network.attend_features(layer, &mut x, task.columns, &mut tape.features);
+            let key = network.context_keys(layer, &x[..rows * active * network.config.width]);
+            let key = exchanged(&key, active, network.key_width());
             network.attend_rows(layer, &mut x, active, Context { key: &key, rows }, &mut tape);
-            tape.rows.key = key;
-            layers.push(tape);
+            layers.push((tape, key));
         }
         let mut decoder = DecoderTape::default();
         let outputs = network.decode(&x[rows * network.config.width..], &mut decoder);
@@ -188,10 +188,10 @@ impl Backward<'_> {
         // Only the rows that are asked for are decoded.
         let mut dx = vec![0.0; context_rows(self.network, self.task) * width];
         dx.extend(decoded);
-        for (layer, tape) in pass.layers.iter().enumerate().rev() {
+        for (layer, (tape, key)) in pass.layers.iter().enumerate().rev() {
             let active = if self.network.is_last(layer) { 1 } else { columns };
             self.mlp(layer, tape, &mut dx);
-            self.rows(layer, active, &tape.rows, &mut dx);
+            self.rows(layer, active, &tape.rows, key, &mut dx);
             dx = self.features(layer, active, &tape.features, dx);
         }
         self.embedding(&dx);
@@ -242,31 +242,33 @@ impl Backward<'_> {
         normalise_gradient(&tape.normalised, &tape.scales, width, &dnormalised, dx);
     }
 
-    /// Back through [`Network::attend_rows`] and [`Network::ask_rows`].
-    fn rows(&mut self, layer: usize, active: usize, tape: &AttentionTape, dx: &mut [f32]) {
+    /// Back through [`Network::attend_rows`] and [`Network::context_keys`], whose shares are computed once more.
+    fn rows(&mut self, layer: usize, active: usize, tape: &AttentionTape, key: &[f32], dx: &mut [f32]) {
         let (network, context) = (self.network, context_rows(self.network, self.task));
         let (width, head, keys) = (network.config.width, network.config.head(), network.key_width());
         let tensor = |of: fn(Axis) -> LayerTensor| Tensor::Layer(layer, of(Axis::Rows));
         let rows = dx.len() / width / active;
         let dsaid = self.linear(tensor(LayerTensor::Mix), &tape.said, dx, width, width);
         let mut dquery = vec![0.0; dx.len()];
-        let mut dkey = vec![0.0; tape.key.len()];
-        let mut dshares = vec![0.0; rows * context];
+        // `[context, A, 2 D / heads]`
+        let mut dkey = vec![0.0; key.len()];
+        let (mut shares, mut dshares) = (vec![0.0; rows * context], vec![0.0; rows * context]);
         let (stride, key_stride) = (active * width, active * keys);
-        for (place, shares) in tape.shares.chunks_exact(rows * context).enumerate() {
+        for place in 0..active * network.config.heads {
             let (column, from) = (place / network.config.heads, place % network.config.heads * head);
-            let (key, from) = (column * keys, column * width + from);
+            let key = &key[column * context * keys..][..context * keys];
+            let (to, from) = (column * keys, column * width + from);
+            let (query, own) = (Matrix::strided(&tape.query[from..], stride), Matrix::strided(key, keys));
+            self.shares([rows, context], query, own, &mut shares);
             let said = Matrix::strided(&dsaid[from..], stride);
-            let value = Matrix::strided(&tape.key[key + head..], key_stride).transposed();
+            let value = Matrix::strided(&key[head..], keys).transposed();
             product([rows, head, context], said, value, &mut dshares, context, false);
-            let transposed = Matrix::strided(shares, context).transposed();
-            product([context, rows, head], transposed, said, &mut dkey[key + head..], key_stride, true);
-            softmax_gradient(shares, &mut dshares, context, network.score_scale());
+            let transposed = Matrix::strided(&shares, context).transposed();
+            product([context, rows, head], transposed, said, &mut dkey[to + head..], key_stride, true);
+            softmax_gradient(&shares, &mut dshares, context, network.score_scale());
             let dscores = Matrix::strided(&dshares, context);
-            let own = Matrix::strided(&tape.key[key..], key_stride);
             product([rows, context, head], dscores, own, &mut dquery[from..], stride, false);
-            let query = Matrix::strided(&tape.query[from..], stride);
-            product([context, rows, head], dscores.transposed(), query, &mut dkey[key..], key_stride, true);
+            product([context, rows, head], dscores.transposed(), query, &mut dkey[to..], key_stride, true);
         }
         let mut dnormalised = self.linear(tensor(LayerTensor::Query), &tape.normalised, &dquery, width, width);
         let of_context = &tape.normalised[..context * active * width];
@@ -275,7 +277,13 @@ impl Backward<'_> {
         normalise_gradient(&tape.normalised, &tape.scales, width, &dnormalised, dx);
     }
 
-    /// Back through [`Network::attend_features`]: `[R, A, D] -> [R, C, D]`.
+    /// The shares that keys have of queries. `[queries, keys]`
+    fn shares(&self, [queries, keys]: [usize; 2], query: Matrix<'_>, key: Matrix<'_>, out: &mut [f32]) {
+        product([queries, self.network.config.head(), keys], query, key.transposed(), out, keys, false);
+        softmax(out, keys, self.network.score_scale());
+    }
+
+    /// Back through [`Network::attend_features`], whose shares are computed once more: `[R, A, D] -> [R, C, D]`.
     fn features(&mut self, layer: usize, active: usize, tape: &AttentionTape, dx: Vec<f32>) -> Vec<f32> {
         let (network, columns) = (self.network, self.task.columns);
         let (width, head, keys) = (network.config.width, network.config.head(), network.key_width());
@@ -284,21 +292,22 @@ impl Backward<'_> {
         let dsaid = self.linear(tensor(LayerTensor::Mix), &tape.said, &dx, width, width);
         let mut dquery = vec![0.0; dx.len()];
         let mut dkey = vec![0.0; tape.key.len()];
-        let mut dshares = vec![0.0; asked * columns];
+        let (mut shares, mut dshares) = (vec![0.0; asked * columns], vec![0.0; asked * columns]);
         for row in 0..rows {
-            let shares = &tape.shares[row * asked * columns..][..asked * columns];
             let key = &tape.key[row * columns * keys..][..columns * keys];
             let dkey = &mut dkey[row * columns * keys..][..columns * keys];
+            let query = Matrix::strided(&tape.query[row * active * width..], head);
+            let own = Matrix::strided(key, keys);
+            self.shares([asked, columns], query, own, &mut shares);
             let said = Matrix::strided(&dsaid[row * active * width..], head);
             let value = Matrix::strided(&key[head..], keys).transposed();
             product([asked, head, columns], said, value, &mut dshares, columns, false);
-            let transposed = Matrix::strided(shares, columns).transposed();
+            let transposed = Matrix::strided(&shares, columns).transposed();
             product([columns, asked, head], transposed, said, &mut dkey[head..], keys, true);
-            softmax_gradient(shares, &mut dshares, columns, network.score_scale());
+            softmax_gradient(&shares, &mut dshares, columns, network.score_scale());
             let dscores = Matrix::strided(&dshares, columns);
             let dquery = &mut dquery[row * active * width..][..active * width];
-            product([asked, columns, head], dscores, Matrix::strided(key, keys), dquery, head, false);
-            let query = Matrix::strided(&tape.query[row * active * width..], head);
+            product([asked, columns, head], dscores, own, dquery, head, false);
             product([columns, asked, head], dscores.transposed(), query, dkey, keys, true);
         }
         let mut dnormalised = self.linear(tensor(LayerTensor::Key), &tape.normalised, &dkey, width, keys);
@@ -368,10 +377,9 @@ mod tests {
         let mut flat: Vec<f32> = noise.vector(config.parameter_count()).iter().map(|value| 0.5 * value).collect();
         for classes in [true, false] {
             let task = EncodedTask::new(&task(&mut noise, classes));
-            let loss =
-                |flat: &[f32]| task_loss(&Network { config: &config, places: &places, flat, keeps: true }, &task);
+            let loss = |flat: &[f32]| task_loss(&Network { config: &config, places: &places, flat }, &task);
             let mut gradient = vec![0.0; flat.len()];
-            let network = Network { config: &config, places: &places, flat: &flat, keeps: true };
+            let network = Network { config: &config, places: &places, flat: &flat };
             add_gradient(&network, &task, 1.0, &mut gradient);
             for parameter in config.parameters() {
                 // Along the gradient of each tensor the loss changes by its squared norm.
