@@ -40,6 +40,9 @@ pub(super) struct Place {
     pub(super) history: bool,
     /// Whether rows have a time here.
     pub(super) timed: bool,
+    /// Whether all entities with the same cutoff that get here read the same rows from here on: none of the steps leads
+    /// backward to the entities' own relation, of which each leaves its own row out.
+    pub(super) shared: bool,
     /// What can be said of a row here.
     pub(super) features: Vec<Description>,
 }
@@ -114,7 +117,8 @@ impl Paths {
         }
         let mut paths = Self { places };
         for at in (1..paths.places.len()).rev() {
-            let before = paths.places[at].before;
+            let Place { before, shared, .. } = paths.places[at];
+            paths.places[before].shared &= shared;
             let told = walk.told(&paths, at);
             paths.places[before].features.extend(told);
         }
@@ -187,6 +191,7 @@ impl Walk<'_> {
             single: !backward && before.is_none_or(|(_, place)| place.single),
             history: backward && self.has_cutoff && timed,
             timed,
+            shared: before.is_some() && (!backward || table != self.task.entity),
             features: vec![],
         };
         place.features = self.own(&place, at);

@@ -3,7 +3,8 @@
 //! A *chain* is the narrow plan of the rows at one place: the entity's row id, its key and cutoff, and the columns of the
 //! relation. A backward step begins with the different values of a chain that children refer to, joins the children, and
 //! aggregates by row id and those values, so that no two copies of a row count twice. What was aggregated is joined back to
-//! the rows on the same columns.
+//! the rows on the same columns. Where nothing on the way depends on the entity, entities with the same cutoff share what is
+//! said of a value: chains then begin with the different values and carry the cutoff alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,10 +97,13 @@ impl<'a> Planner<'a> {
         self.entities.at.is_some()
     }
 
-    /// The columns that every chain carries along.
-    fn carried(&self) -> Vec<Expr> {
-        let keys = (0..self.task.entity_key.len()).map(key);
+    /// The columns that the chain of a place carries along.
+    fn carried(&self, place: usize) -> Vec<Expr> {
         let at = self.has_cutoff().then(|| ident(AT));
+        if self.paths.places[place].shared {
+            return at.into_iter().collect();
+        }
+        let keys = (0..self.task.entity_key.len()).map(key);
         std::iter::once(ident(ROW)).chain(keys).chain(at).collect()
     }
 
@@ -125,7 +129,7 @@ impl<'a> Planner<'a> {
             rows = rows.join_on(right, JoinType::Left, on.collect::<Vec<_>>())?;
         }
         // The key is known even of an entity that its relation does not have (yet).
-        let mut columns = self.carried();
+        let mut columns = self.carried(0);
         columns.extend(key_columns.iter().enumerate().map(|(index, name)| key(index).alias(name)));
         let carried = columns.len() - key_columns.len();
         let others = rows.schema().fields().iter().map(|field| field.name().clone()).skip(carried);
@@ -169,10 +173,11 @@ impl<'a> Planner<'a> {
                 let of_key = reference.referenced.iter().all(|column| self.task.entity_key.contains(column));
                 let before =
                     if place.before == 0 && of_key { self.entity_rows(false)? } else { self.chain(place.before)? };
-                let mut columns = self.carried();
+                let mut columns = self.carried(at);
                 columns.extend(self.columns(place.before, &reference.referenced));
                 let before = LogicalPlanBuilder::new(before).project(columns)?;
-                if paths.places[place.before].single { before.build()? } else { before.distinct()?.build()? }
+                let different = paths.places[place.before].single && !place.shared;
+                if different { before.build()? } else { before.distinct()?.build()? }
             }
         };
         if at == 0 { Ok(before) } else { self.step(before, at, JoinType::Inner) }
@@ -349,9 +354,9 @@ impl<'a> Planner<'a> {
     /// The columns of the place before a child that its rows are aggregated by.
     fn group(&self, child: usize) -> Vec<Expr> {
         let place = &self.paths.places[child];
-        let mut group = vec![ident(ROW)];
+        let mut group = if place.shared { self.carried(child) } else { vec![ident(ROW)] };
         if let Step::Backward(index) = place.step
-            && !self.paths.places[place.before].single
+            && (place.shared || !self.paths.places[place.before].single)
         {
             group.extend(self.columns(place.before, &self.relations.references[index].referenced));
         }

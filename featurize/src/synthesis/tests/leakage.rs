@@ -125,7 +125,7 @@ impl Database {
     }
 }
 
-const NEAREST: SynthesisConfig = SynthesisConfig { depth: 2, max_features: 80 };
+const NEAREST: SynthesisConfig = SynthesisConfig { depth: 3, max_features: 80 };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
