@@ -12,6 +12,7 @@
 //!
 //! Predictions depend neither on the order of examples and rows nor on that of the features.
 
+use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crate::Result;
@@ -161,11 +162,10 @@ impl InContextPredictor {
             rows,
             keys: vec![],
         };
-        let mut x = network.thinking(columns);
-        x.extend(prefilled.embed(features, Some(labels), 0..labels.len()));
         // Rows are independent of each other but where they are read along their columns.
-        let chunk = rows_at_a_time(rows, columns) * columns * self.config.width;
-        let mut chunks: Vec<Vec<f32>> = x.chunks(chunk).map(<[f32]>::to_vec).collect();
+        let embed = |(): &mut (), rows| prefilled.embed(features, Some(labels), rows);
+        let mut chunks = in_parallel(chunks_of(labels.len(), columns), &embed);
+        chunks.push(network.thinking(columns));
         for layer in 0..self.config.layers {
             let before = prefilled.keys.last();
             let work = |tape: &mut LayerTape, mut x: Vec<f32>| {
@@ -179,7 +179,7 @@ impl InContextPredictor {
             let keys: Vec<Vec<f32>>;
             (chunks, keys) = in_parallel(chunks, &work).into_iter().unzip();
             let active = if network.is_last(layer) { 1 } else { columns };
-            prefilled.keys.push(exchanged(&keys.concat(), active, network.key_width()));
+            prefilled.keys.push(exchanged(&keys, active, network.key_width()));
         }
         check_finite("the examples", prefilled.keys.last().map_or(&[], Vec::as_slice))?;
         Ok(prefilled)
@@ -201,8 +201,7 @@ impl Prefilled {
             return Err(ExpertsError::Context(format!("feature {place} is of another kind than in the examples")));
         }
         let features = &[features, &self.ridge.predict(features)].concat()[..];
-        let chunk = rows_at_a_time(rows, features.len() + 1);
-        let chunks: Vec<_> = (0..rows).step_by(chunk).map(|from| from..(from + chunk).min(rows)).collect();
+        let chunks = chunks_of(rows, features.len() + 1);
         let outputs = in_parallel(chunks, &|tape, rows| self.outputs(features, rows, tape)).concat();
         check_finite("a prediction", &outputs)?;
         Ok(outputs.chunks_exact(OUTPUTS).map(|output| self.prediction(output)).collect())
@@ -214,7 +213,7 @@ impl Prefilled {
     }
 
     /// `[R, OUTPUTS]`
-    fn outputs(&self, features: &[Column], rows: std::ops::Range<usize>, tape: &mut LayerTape) -> Vec<f32> {
+    fn outputs(&self, features: &[Column], rows: Range<usize>, tape: &mut LayerTape) -> Vec<f32> {
         let network = self.predictor.network();
         let columns = features.len() + 1;
         let mut x = self.embed(features, None, rows);
@@ -227,7 +226,7 @@ impl Prefilled {
     }
 
     /// States of rows. `[R, C, D]`
-    fn embed(&self, features: &[Column], labels: Option<&Labels>, rows: std::ops::Range<usize>) -> Vec<f32> {
+    fn embed(&self, features: &[Column], labels: Option<&Labels>, rows: Range<usize>) -> Vec<f32> {
         let (cells, labels) = encode(&self.columns, &self.labels, features, labels, rows);
         self.predictor.network().embed(&cells, &labels)
     }
@@ -257,7 +256,7 @@ pub(crate) fn encode(
     encoder: &LabelEncoder,
     features: &[Column],
     labels: Option<&Labels>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 ) -> (Vec<f32>, Vec<f32>) {
     let mut cells = vec![0.0; rows.len() * columns.len() * CELL_FEATURES];
     let mut of_labels = vec![0.0; rows.len() * LABEL_FEATURES];
@@ -272,10 +271,11 @@ pub(crate) fn encode(
     (cells, of_labels)
 }
 
-/// Rows that a thread reads at a time, when all threads get about as many.
-fn rows_at_a_time(rows: usize, columns: usize) -> usize {
+/// The rows that a thread reads at a time, when all threads get about as many.
+fn chunks_of(rows: usize, columns: usize) -> Vec<Range<usize>> {
     let turns = (rows * columns).div_ceil(threads() * CELLS_AT_A_TIME).max(1);
-    rows.div_ceil(threads() * turns).max(1)
+    let chunk = rows.div_ceil(threads() * turns).max(1);
+    (0..rows).step_by(chunk).map(|from| from..(from + chunk).min(rows)).collect()
 }
 
 /// Threads that a prediction uses.

@@ -66,21 +66,22 @@ impl WithSimd for Apply<'_> {
         // Scores become powers of two.
         let scale = attention.scale * std::f32::consts::LOG2_E;
         let (mut query, mut sums) = (vec![0.0; head * lanes], vec![0.0; head * lanes]);
-        let mut shares = vec![0.0; KEYS * lanes];
+        let (mut shares, mut places) = (vec![0.0; KEYS * lanes], vec![0; lanes]);
         for (group, key) in attention.key.chunks_exact(2 * head * attention.keys.max(1)).enumerate() {
             for first in (0..queries).step_by(lanes) {
                 let filled = lanes.min(queries - first);
                 // Lanes without a query repeat the last one.
-                for lane in 0..lanes {
-                    let from = attention.place(group, first + lane.min(filled - 1));
-                    let from = &attention.query[from..from + head];
-                    query.chunks_exact_mut(lanes).zip(from).for_each(|(place, value)| place[lane] = value * scale);
+                for (lane, place) in places.iter_mut().enumerate() {
+                    *place = attention.place(group, first + lane.min(filled - 1));
+                }
+                for (offset, query) in query.chunks_exact_mut(lanes).enumerate() {
+                    let values = places.iter().map(|place| scale * attention.query[place + offset]);
+                    query.iter_mut().zip(values).for_each(|(query, value)| *query = value);
                 }
                 let (query, shares) = (S::as_simd_f32s(&query).0, S::as_mut_simd_f32s(&mut shares).0);
                 let into = S::as_mut_simd_f32s(&mut sums).0;
                 read(simd, query.as_chunks().0, key, shares.as_chunks_mut().0, into.as_chunks_mut().0);
-                for lane in 0..filled {
-                    let place = attention.place(group, first + lane);
+                for (lane, &place) in places[..filled].iter().enumerate() {
                     let out = said[place..place + head].iter_mut();
                     out.zip(sums.chunks_exact(lanes)).for_each(|(out, sum)| *out = sum[lane]);
                 }

@@ -259,11 +259,12 @@ pub(crate) fn labels_of(x: &[f32], columns: usize, width: usize) -> Vec<f32> {
     labels
 }
 
-/// First and second axis exchanged: `[first, second, width] -> [second, first, width]`
-pub(crate) fn exchanged(x: &[f32], second: usize, width: usize) -> Vec<f32> {
-    let mut exchanged = Vec::with_capacity(x.len());
+/// First and second axis exchanged, of a matrix in parts along the first: `[first, second, width] -> [second, first, width]`
+pub(crate) fn exchanged(parts: &[Vec<f32>], second: usize, width: usize) -> Vec<f32> {
+    let mut exchanged = Vec::with_capacity(parts.iter().map(Vec::len).sum());
     for place in 0..second {
-        x.chunks_exact(second * width).for_each(|row| exchanged.extend_from_slice(&row[place * width..][..width]));
+        let rows = parts.iter().flat_map(|part| part.chunks_exact(second * width));
+        rows.for_each(|row| exchanged.extend_from_slice(&row[place * width..][..width]));
     }
     exchanged
 }

@@ -165,7 +165,7 @@ impl Pass {
             let active = if network.is_last(layer) { 1 } else { task.columns };
             network.attend_features(layer, &mut x, task.columns, &mut tape.features);
             let key = network.context_keys(layer, &x[..rows * active * network.config.width]);
-            let key = exchanged(&key, active, network.key_width());
+            let key = exchanged(&[key], active, network.key_width());
             network.attend_rows(layer, &mut x, active, Context { key: &key, rows }, &mut tape);
             layers.push((tape, key));
         }
