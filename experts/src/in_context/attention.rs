@@ -258,8 +258,26 @@ fn some_values<S: Simd, const PLACES: usize>(
 
 #[cfg(test)]
 mod tests {
+    use pulp::{Scalar, Scalar512b};
+
     use super::*;
     use crate::fixture::Noise;
+
+    /// What the heads say by the vectors of this machine, by those of older ones, and one query at a time.
+    fn by_all_vectors(attention: &Attention<'_>) -> Vec<Vec<f32>> {
+        let empty = vec![f32::NAN; attention.query.len()];
+        let mut all = vec![empty.clone(); 3];
+        attention.apply(&mut all[0]);
+        Simd::vectorize(Scalar512b, Apply { attention, said: &mut all[1] });
+        Simd::vectorize(Scalar, Apply { attention, said: &mut all[2] });
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            let mut said = empty;
+            Simd::vectorize(simd, Apply { attention, said: &mut said });
+            all.push(said);
+        }
+        all
+    }
 
     /// The definition, of one query.
     fn said(attention: &Attention<'_>, query: &[f32], key: &[f32]) -> Vec<f32> {
@@ -292,15 +310,15 @@ mod tests {
             for (cell_stride, group_stride) in [(width, asked * width), (groups * width, width)] {
                 let (scale, query, key) = (0.7, &query[..], &key[..]);
                 let attention = Attention { heads, head, scale, asked, cell_stride, group_stride, query, keys, key };
-                let mut out = vec![f32::NAN; query.len()];
-                attention.apply(&mut out);
+                let all = by_all_vectors(&attention);
                 for group in 0..groups {
                     for one in 0..asked * heads {
                         let place = attention.place(group, one);
                         let key = &key[group * keys * 2 * head..][..keys * 2 * head];
                         let expected = said(&attention, &query[place..place + head], key);
                         let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5 * (1.0 + b.abs());
-                        assert!(out[place..place + head].iter().zip(&expected).all(close), "{head} {keys} {one}");
+                        let agrees = |said: &Vec<f32>| said[place..place + head].iter().zip(&expected).all(close);
+                        assert!(all.iter().all(agrees), "{head} {keys} {one}");
                     }
                 }
             }
@@ -321,8 +339,8 @@ mod tests {
             keys: 2,
             key: &key,
         };
-        let mut out = [0.0; 2];
-        attention.apply(&mut out);
-        assert!(out.iter().zip([5.0, 7.0]).all(|(out, value)| (out - value).abs() < 1e-6), "{out:?}");
+        for said in by_all_vectors(&attention) {
+            assert!(said.iter().zip([5.0, 7.0]).all(|(said, value)| (said - value).abs() < 1e-6), "{said:?}");
+        }
     }
 }
