@@ -14,7 +14,7 @@ const VECTORS: usize = 2;
 const AT_A_TIME: usize = 6;
 
 /// Keys whose shares are kept until their values are read.
-const KEYS: usize = 10 * AT_A_TIME;
+const TILE: usize = 10 * AT_A_TIME;
 
 /// Queries in groups, with the keys of each group.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +66,7 @@ impl WithSimd for Apply<'_> {
         // Scores become powers of two.
         let scale = attention.scale * std::f32::consts::LOG2_E;
         let (mut query, mut sums) = (vec![0.0; head * lanes], vec![0.0; head * lanes]);
-        let (mut shares, mut places) = (vec![0.0; KEYS * lanes], vec![0; lanes]);
+        let (mut shares, mut places) = (vec![0.0; TILE * lanes], vec![0; lanes]);
         for (group, key) in attention.key.chunks_exact(2 * head * attention.keys.max(1)).enumerate() {
             for first in (0..queries).step_by(lanes) {
                 let filled = lanes.min(queries - first);
@@ -100,7 +100,7 @@ fn read<S: Simd>(simd: S, query: &[Lanes<S>], key: &[f32], shares: &mut [Lanes<S
     let zero = [simd.splat_f32s(0.0); VECTORS];
     let (mut largest, mut total) = ([simd.splat_f32s(f32::NEG_INFINITY); VECTORS], zero);
     out.fill(zero);
-    for key in key.chunks(2 * head * KEYS) {
+    for key in key.chunks(2 * head * TILE) {
         let shares = &mut shares[..key.len() / (2 * head)];
         let before = largest;
         scores(simd, query, key, shares, &mut largest);
