@@ -116,6 +116,7 @@ impl AnswerHead {
         check_finite("the input of the answer head", input)?;
         let mut raw = [0.0; HEAD_OUTPUTS];
         self.mlp.forward(input, &mut raw);
+        check_finite("an answer", &raw)?;
         let quantiles = CardinalityHead::uncalibrated(raw);
         let offset = self.conformal[form as usize];
         Ok(CardinalityQuantiles {

@@ -53,13 +53,18 @@ pub struct CardinalityQuantiles {
 }
 
 impl CardinalityQuantiles {
+    /// Lower end, median and upper end.
+    pub(crate) fn values(self) -> [f32; 3] {
+        [self.lower, self.median, self.upper]
+    }
+
     /// The quantiles of the number of rows over the analytical estimate `base`.
     ///
     /// # Units
     ///
     /// `base` is `ln(max(1, rows))`, the result is in rows and at least 1.
     pub fn rows(self, base: f32) -> [f64; 3] {
-        [self.lower, self.median, self.upper].map(|residual| f64::from(base + residual).exp().max(1.0))
+        self.values().map(|residual| f64::from(base + residual).exp().max(1.0))
     }
 }
 

@@ -71,6 +71,9 @@ fn features(
     known: &[Option<OperatorRows>],
     machine: &Resources,
 ) -> Result<([f32; FEATURES], Runtime)> {
+    if !graph.is_valid() {
+        return Err(ExpertsError::Graph("inputs of an operator are not before it".to_owned()));
+    }
     let rows = graph.filled(known);
     let runtime = expert.runtime(graph, &rows, machine)?;
     let log = |value: f64| value.max(0.0).ln_1p();
@@ -125,8 +128,8 @@ pub struct ResidualPredictor {
 }
 
 impl ResidualPredictor {
-    /// Of recorded executions, the oldest first: of every query and setting the latest, [`MOST_EXECUTIONS`] of them at most; `None`
-    /// where [`Self::validated`] says so. Executions that the expert refuses are left out.
+    /// Of recorded executions, the oldest first: of every query, by threads, batch size and memory limit, the latest that the expert does not refuse, [`MOST_EXECUTIONS`] of them at most; `None`
+    /// where [`Self::validated`] says so.
     ///
     /// # Errors
     ///
@@ -138,8 +141,16 @@ impl ResidualPredictor {
     ) -> Result<Option<Self>> {
         let mut seen = BTreeSet::new();
         let latest = executions.iter().rev();
-        let latest = latest.filter(|one| seen.insert((one.query, one.graph.threads, one.graph.batch_size)));
-        let examples = latest.filter_map(|one| Example::new(expert, one).ok()).take(MOST_EXECUTIONS);
+        let setting = |one: &Execution| (one.query, one.graph.threads, one.graph.batch_size, one.graph.memory_limit);
+        let examples = latest.filter_map(|one| {
+            if seen.contains(&setting(one)) {
+                return None;
+            }
+            let example = Example::new(expert, one).ok()?;
+            seen.insert(setting(one));
+            Some(example)
+        });
+        let examples = examples.take(MOST_EXECUTIONS);
         let examples: Vec<Example> = examples.collect();
         let mut examples: Vec<&Example> = examples.iter().collect();
         // Sums of floats depend on their order.

@@ -1,7 +1,7 @@
 //! The stacked experts: the whole forward path on one page.
 //!
 //! table input -> data expert -> table and column embeddings -> logical expert -> node states -> cardinality head.
-//! The physical expert takes its place behind the node states.
+//! The physical expert ([`crate::physical`]) reads the cardinalities, not the states.
 
 use ndarray::Array2;
 use relata_featurize::graph::{EmbeddingRef, FeatureGraph, NodeKind};
@@ -108,7 +108,7 @@ impl ExpertStack {
         self.logical.parameters().chain(self.cardinality.parameters()).collect()
     }
 
-    /// The calibration of its intervals, per [`crate::heads::join_bucket`].
+    /// The calibration of its intervals, per [`calibration_bucket`].
     pub fn conformal(&self) -> &[ConformalOffset] {
         self.cardinality.conformal()
     }
@@ -166,11 +166,13 @@ impl ExpertStack {
     ///
     /// # Errors
     ///
-    /// [`ExpertsError::Shape`] if the state has another length, [`ExpertsError::NotFinite`] if it is not finite.
+    /// [`ExpertsError::Shape`] if the state has another length, [`ExpertsError::NotFinite`] if it or the result is not finite.
     pub fn cardinality(&self, kind: NodeKind, state: &[f32], joins: usize) -> Result<CardinalityQuantiles> {
         check_length("state of a node", self.width(), state.len())?;
         check_finite("the state of a node", state)?;
-        Ok(self.cardinality.quantiles(state, calibration_bucket(kind, joins)))
+        let quantiles = self.cardinality.quantiles(state, calibration_bucket(kind, joins));
+        check_finite("a cardinality", &quantiles.values())?;
+        Ok(quantiles)
     }
 
     /// A whole plan at once, batched by level and kind; `tables` are the embeddings that the graph's
@@ -178,11 +180,17 @@ impl ExpertStack {
     ///
     /// # Errors
     ///
-    /// [`ExpertsError::Graph`] if the graph is malformed or refers to a table or column that is not there.
+    /// [`ExpertsError::Graph`] if the graph is malformed or refers to a table or column that is not there, [`ExpertsError::Shape`]
+    /// or [`ExpertsError::NotFinite`] if an embedding is not the data expert's.
     pub fn forward(&self, graph: &FeatureGraph, tables: &[TableEmbedding]) -> Result<PlanEstimates> {
         let mut embeddings: Vec<Option<&[f32]>> = Vec::new();
         let schedule = Schedule::new([graph], |_, reference| {
-            embeddings.push(embedding(tables, reference)?);
+            let embedding = embedding(tables, reference)?;
+            if let Some(embedding) = embedding {
+                check_length("embedding of a node", self.config.embedding, embedding.len())?;
+                check_finite("the embedding of a node", embedding)?;
+            }
+            embeddings.push(embedding);
             Ok(embeddings.len() as u32 - 1)
         })?;
         let states = self.logical.forward(&schedule, |row| embeddings.get(row as usize).copied().flatten())?;
@@ -200,6 +208,7 @@ impl ExpertStack {
         let head_states: Vec<f32> = estimated.iter().flat_map(|&node| state(node)).copied().collect();
         let mut cardinalities = vec![None; graph.nodes.len()];
         for (&node, quantiles) in estimated.iter().zip(self.cardinality.quantiles_batch(&head_states, &buckets)) {
+            check_finite("a cardinality", &quantiles.values())?;
             cardinalities[node] = Some(quantiles);
         }
         let ordered = (0..graph.nodes.len()).flat_map(state).copied().collect();

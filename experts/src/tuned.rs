@@ -48,7 +48,7 @@ pub struct TunedManifest {
     pub base_sha256: String,
     /// [`LAYOUT_VERSION`] of the graphs they were tuned on.
     pub layout_version: u32,
-    /// Calibration of the intervals: per [`crate::heads::join_bucket`], or of times and memory.
+    /// Calibration of the intervals: per [`crate::heads::calibration_bucket`], or of times and memory.
     pub conformal: Vec<ConformalOffset>,
     /// Executed queries that they were tuned on.
     pub queries: usize,
@@ -151,7 +151,10 @@ fn write(
         conformal: conformal.to_vec(),
         ..report.clone()
     };
-    Ok((weights, serde_json::to_vec_pretty(&manifest)?))
+    let json = serde_json::to_vec_pretty(&manifest)?;
+    // JSON has no word for what is not finite.
+    serde_json::from_slice::<TunedManifest>(&json)?;
+    Ok((weights, json))
 }
 
 #[cfg(test)]
@@ -178,6 +181,8 @@ mod tests {
         let mut damaged = weights.clone();
         *damaged.last_mut().unwrap() ^= 1;
         assert!(matches!(base.with_tuned(&damaged, &json), Err(ExpertsError::Checksum { .. })));
+        let unknown = TunedManifest { after: QErrors::of(&[]), ..manifest() };
+        assert!(matches!(tuned.to_tuned(&base, &unknown), Err(ExpertsError::Manifest(_))));
         let layout = TunedManifest { layout_version: LAYOUT_VERSION + 1, ..serde_json::from_slice(&json).unwrap() };
         let layout = serde_json::to_vec(&layout).unwrap();
         assert!(matches!(base.with_tuned(&weights, &layout), Err(ExpertsError::Layout { .. })));

@@ -59,10 +59,13 @@ pub struct DataManifest {
     pub seed: u64,
     /// Steps of the training run that made these weights; 0 for untrained ones.
     pub steps: u64,
-    /// The command that made it.
+    /// The command that made it, or made the last part of it.
     pub command: String,
     /// Commit of the source, if it was known.
     pub commit: Option<String>,
+    /// Commit of the source with which the run began, if it was known.
+    #[serde(default)]
+    pub begun: Option<String>,
     /// Databases that were trained on.
     pub databases: Vec<String>,
     /// Databases that were held out to choose the step.
@@ -162,10 +165,13 @@ pub struct InContextManifest {
     pub tasks: u64,
     /// These and the tasks that the weights were trained on that the run started from.
     pub seen: u64,
-    /// The command that made it.
+    /// The command that made it, or made the last part of it.
     pub command: String,
     /// Commit of the source, if it was known.
     pub commit: Option<String>,
+    /// Commit of the source with which the run began, if it was known.
+    #[serde(default)]
+    pub begun: Option<String>,
     /// What it says of a fixed table: the golden forward pass.
     #[serde(default)]
     pub golden: Vec<f32>,
@@ -203,10 +209,13 @@ pub struct Manifest {
     pub seed: u64,
     /// Steps of the training run that made these weights; 0 for untrained ones.
     pub steps: u64,
-    /// The command that made it.
+    /// The command that made it, or made the last part of it.
     pub command: String,
     /// Commit of the source, if it was known.
     pub commit: Option<String>,
+    /// Commit of the source with which the run began, if it was known.
+    #[serde(default)]
+    pub begun: Option<String>,
     /// What it was trained on.
     pub corpus: Corpus,
     /// Calibration of the interval, per [`crate::heads::calibration_bucket`].

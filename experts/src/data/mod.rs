@@ -196,6 +196,9 @@ impl DataExpert {
 /// [`ExpertsError::Shape`] or [`ExpertsError::NotFinite`].
 pub fn check(input: &TableInput) -> Result<()> {
     let (rows, columns) = (input.rows, input.columns);
+    if rows == 0 {
+        return Err(ExpertsError::Shape { what: "rows of a table", expected: 1, found: 0 });
+    }
     check_length("cells of a table", rows * columns * CELL_FEATURES, input.cells.len())?;
     check_length("shares of a table", rows, input.shares.len())?;
     check_length("column statistics of a table", columns * COLUMN_STATISTICS, input.column_statistics.len())?;

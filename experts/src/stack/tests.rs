@@ -54,7 +54,14 @@ fn deep_plans_stay_in_range() {
     let inputs = [fixture::table(7, 3, 1)];
     let tables = [stack.embed_table(&inputs[0]).unwrap()];
     let estimates = stack.forward(&fixture::graph(200, &inputs, 4), &tables).unwrap();
-    assert!(estimates.states.iter().all(|value| value.abs() < 5.0));
+    // States have a root mean square of 1, but where all of one are 0.
+    for state in estimates.states.rows() {
+        let square = state.iter().map(|value| value * value).sum::<f32>() / state.len() as f32;
+        assert!((square - 1.0).abs() < 1e-3, "{square}");
+    }
+    assert!(
+        estimates.cardinalities.iter().flatten().all(|rows| rows.lower <= rows.median && rows.median <= rows.upper)
+    );
 }
 
 #[test]
@@ -63,6 +70,11 @@ fn refuses_references_to_nothing() {
     let inputs = [fixture::table(7, 3, 1)];
     let graph = fixture::graph(2, &inputs, 4);
     assert!(matches!(stack.forward(&graph, &[]), Err(ExpertsError::Graph(_))));
+    let mut broken = [stack.embed_table(&inputs[0]).unwrap()];
+    broken[0].table[0] = f32::NAN;
+    assert!(matches!(stack.forward(&graph, &broken), Err(ExpertsError::NotFinite { .. })));
+    broken[0].table.pop();
+    assert!(matches!(stack.forward(&graph, &broken), Err(ExpertsError::Shape { .. })));
     let narrow = [stack.embed_table(&fixture::table(7, 1, 1)).unwrap()];
     assert!(matches!(stack.forward(&graph, &narrow), Err(ExpertsError::Graph(_))));
 }

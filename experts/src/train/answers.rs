@@ -17,10 +17,11 @@ use crate::heads::{CardinalityQuantiles, ConformalOffset};
 use crate::stack::ExpertStack;
 use crate::train::calibrate::conformal_offset;
 use crate::train::curve::Point;
+use crate::train::data::check_names;
 use crate::train::export::write_files;
 use crate::train::model::Models;
 use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
-use crate::weights::{AnswerManifest, sha256, to_bytes};
+use crate::weights::{AnswerManifest, sha256, to_bytes, verified};
 
 /// Settings of a run.
 #[derive(Debug, Clone)]
@@ -89,7 +90,7 @@ impl AnswerCorpus {
     ///
     /// # Errors
     ///
-    /// When a trace cannot be read, or nothing is left to train on.
+    /// When a trace cannot be read, nothing is left to train on, or no database has a name that is to be held out.
     pub fn read(stack: &ExpertStack, config: &AnswerConfig, folders: &[PathBuf], held_out: &[String]) -> Result<Self> {
         let mut corpus = Self::default();
         for folder in folders {
@@ -99,6 +100,8 @@ impl AnswerCorpus {
                 part.extend((!samples.is_empty()).then_some(Samples { database: trace.name, samples }));
             }
         }
+        let read = corpus.training.iter().chain(&corpus.held_out);
+        check_names(held_out, read.map(|samples| samples.database.as_str()))?;
         if corpus.training.is_empty() {
             return Err(ExpertsError::Training("no aggregate is left to train on".to_owned()));
         }
@@ -291,7 +294,7 @@ fn left_out_coverage(outcomes: &[Outcome], databases: usize, miss: f64) -> Optio
 ///
 /// # Errors
 ///
-/// [`ExpertsError::Io`] if a file cannot be written; otherwise what [`AnswerHead::from_parameters`] refuses.
+/// [`ExpertsError::Io`] if a file cannot be written; otherwise what [`AnswerHead::from_bytes`] refuses.
 pub fn write(
     folder: &Path,
     stack: &ExpertStack,
@@ -301,7 +304,6 @@ pub fn write(
     commit: Option<String>,
 ) -> Result<AnswerManifest> {
     let weights = to_bytes(&fitted.sizes.parameters(), &fitted.parameters)?;
-    AnswerHead::from_parameters(&fitted.sizes, &fitted.parameters, &fitted.conformal)?;
     let names = |samples: &[Samples]| samples.iter().map(|samples| samples.database.clone()).collect();
     let manifest = AnswerManifest {
         sha256: sha256(&weights),
@@ -319,6 +321,9 @@ pub fn write(
         left_out_coverage: fitted.left_out_coverage,
     };
     let json = serde_json::to_vec_pretty(&manifest)?;
+    let read: AnswerManifest = serde_json::from_slice(&json)?;
+    let parameters = verified(&weights, &read.sha256, &read.config.parameters())?;
+    AnswerHead::from_parameters(&read.config, &parameters, &read.conformal)?;
     write_files(folder, [("answers.safetensors", weights), ("answers.json", json)])?;
     Ok(manifest)
 }

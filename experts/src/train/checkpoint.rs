@@ -24,25 +24,35 @@ pub struct Checkpoint {
     pub best_step: u64,
     /// Evaluations since then.
     pub stale: u32,
+    /// Commit of the source with which the run began, if it was known.
+    pub begun: Option<String>,
 }
 
 /// What a checkpoint stores besides tensors, and whom it belongs to.
-const META: [&str; 6] = ["config", "seed", "step", "best_score", "best_step", "stale"];
+const META: [&str; 7] = ["run", "seed", "step", "best_score", "best_step", "stale", "begun"];
 
 impl Checkpoint {
-    /// Writes the checkpoint of a run with this configuration and seed; a crash while writing leaves the old one in place.
+    /// A run that begins with the source of this commit.
+    pub fn begin(shapes: &[ParameterShape], parameters: Vec<f32>, commit: Option<String>) -> Self {
+        let run = AdamW::new(shapes, parameters);
+        Self { best: run.average.clone(), run, best_score: f32::INFINITY, best_step: 0, stale: 0, begun: commit }
+    }
+
+    /// Writes the checkpoint of a run that is told from others by `identity` and its seed; a crash while writing leaves the old
+    /// one in place.
     ///
     /// # Errors
     ///
     /// [`ExpertsError::Io`] if the file cannot be written.
-    pub fn write(&self, path: &Path, config: &impl Serialize, seed: u64) -> Result<()> {
+    pub fn write(&self, path: &Path, identity: &impl Serialize, seed: u64) -> Result<()> {
         let values = [
-            serde_json::to_string(config)?,
+            serde_json::to_string(identity)?,
             seed.to_string(),
             self.run.step.to_string(),
             self.best_score.to_string(),
             self.best_step.to_string(),
             self.stale.to_string(),
+            serde_json::to_string(&self.begun)?,
         ];
         let metadata: HashMap<String, String> = META.map(str::to_owned).into_iter().zip(values).collect();
         let arrays = [
@@ -66,13 +76,13 @@ impl Checkpoint {
         std::fs::rename(&temporary, path).map_err(io)
     }
 
-    /// Reads the checkpoint of a run with this configuration and seed.
+    /// Reads the checkpoint of the run with this identity and seed.
     ///
     /// # Errors
     ///
     /// [`ExpertsError::Training`] if it is of another run, [`ExpertsError::Io`] or [`ExpertsError::Weights`] if it cannot
     /// be read.
-    pub fn read(path: &Path, config: &impl Serialize, shapes: &[ParameterShape], seed: u64) -> Result<Self> {
+    pub fn read(path: &Path, identity: &impl Serialize, shapes: &[ParameterShape], seed: u64) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| ExpertsError::Io { path: path.to_owned(), source })?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
         let tensors = SafeTensors::deserialize(&bytes)?;
@@ -80,8 +90,9 @@ impl Checkpoint {
         let field = |name: &str| {
             metadata.get(name).ok_or_else(|| ExpertsError::Training(format!("the checkpoint has no {name}")))
         };
-        if *field("config")? != serde_json::to_string(config)? || *field("seed")? != seed.to_string() {
-            return Err(ExpertsError::Training("the checkpoint is of another configuration or seed".to_owned()));
+        if *field("run")? != serde_json::to_string(identity)? || *field("seed")? != seed.to_string() {
+            let message = format!("{} is of a run with other sizes, settings, data or seed", path.display());
+            return Err(ExpertsError::Training(message));
         }
         let count = shapes.last().map_or(0, |last| last.range().end);
         let array = |name: &str| -> Result<Vec<f32>> {
@@ -98,6 +109,7 @@ impl Checkpoint {
             best_score: number(field("best_score")?)?,
             best_step: number(field("best_step")?)?,
             stale: number(field("stale")?)?,
+            begun: serde_json::from_str(field("begun")?)?,
         })
     }
 }
@@ -120,7 +132,8 @@ mod tests {
         run.step = 17;
         run.first[3] = 0.5;
         let best = run.parameters.clone();
-        let checkpoint = Checkpoint { run, best, best_score: 0.1 + 0.2, best_step: 9, stale: 2 };
+        let checkpoint =
+            Checkpoint { run, best, best_score: 0.1 + 0.2, best_step: 9, stale: 2, begun: Some("c".to_owned()) };
         let path = std::env::temp_dir().join(format!("relata-checkpoint-{}.safetensors", std::process::id()));
         checkpoint.write(&path, &config, 5).unwrap();
         assert_eq!(Checkpoint::read(&path, &config, &shapes, 5).unwrap(), checkpoint);

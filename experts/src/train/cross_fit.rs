@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use relata_featurize::trace::DatabaseTrace;
 
 use crate::Result;
-use crate::train::data::Corpus;
+use crate::train::data::{Corpus, check_names};
 use crate::train::evaluate::Outcome;
 use crate::train::fit::{Event, FitConfig, Fitted, fit};
 
@@ -26,6 +26,15 @@ pub struct CrossFit {
 }
 
 impl CrossFit {
+    /// Fails where a name is no database's.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ExpertsError::Training`] with the name.
+    pub fn validate(&self, corpus: &Corpus) -> Result<()> {
+        check_names(&self.databases, corpus.training.iter().chain(&corpus.held_out).map(|trace| trace.name.as_str()))
+    }
+
     /// Calibrates `fitted`, and returns the corpus it was fitted to.
     ///
     /// # Errors
@@ -39,6 +48,7 @@ impl CrossFit {
         device: &Device,
         mut report: impl FnMut(usize, Event<'_>),
     ) -> Result<Corpus> {
+        self.validate(&corpus)?;
         let held_out = names(&corpus.held_out);
         let trained: Vec<&String> = self.databases.iter().filter(|name| !held_out.contains(name)).collect();
         let (mut outcomes, mut databases) = (Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! Traces -> databases to train on and databases held out, and the batches of an epoch.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
@@ -90,15 +91,19 @@ impl Corpus {
         let mut databases: Vec<DatabaseTrace> = databases.into_iter().filter_map(usable).collect();
         let dropped = read - graphs(&databases);
         databases.sort_by(|left, right| left.name.cmp(&right.name));
-        if let Some(name) = names.iter().find(|&name| databases.iter().all(|database| database.name != *name)) {
-            return Err(ExpertsError::Training(format!("no database is called {name}")));
-        }
-        let (mut held_out, mut training): (Vec<_>, Vec<_>) =
-            databases.into_iter().partition(|database| names.contains(&database.name));
+        check_names(names, databases.iter().map(|database| database.name.as_str()))?;
+        // A database may have several traces.
+        let mut drawn: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
+        drawn.dedup();
+        drawn.shuffle(&mut StdRng::seed_from_u64(seed));
+        let count = ((drawn.len() as f64 * share).ceil() as usize).min(drawn.len().saturating_sub(1));
+        let mut drawn: Vec<String> = drawn.into_iter().map(str::to_owned).collect();
+        let last = drawn.split_off(drawn.len() - count);
+        let named = if names.is_empty() { &last[..] } else { names };
+        let (held_out, mut training): (Vec<_>, Vec<_>) =
+            databases.into_iter().partition(|database| named.contains(&database.name));
         if names.is_empty() {
-            training.shuffle(&mut StdRng::seed_from_u64(seed));
-            let count = ((training.len() as f64 * share).ceil() as usize).min(training.len().saturating_sub(1));
-            held_out = training.split_off(training.len() - count);
+            training.sort_by_key(|database| drawn.iter().position(|name| *name == database.name));
         }
         if training.is_empty() {
             return Err(ExpertsError::Training("no labelled database is left to train on".to_owned()));
@@ -135,6 +140,19 @@ impl Corpus {
         let scale = counts.iter().sum::<usize>() as f32
             / counts.iter().zip(roots).map(|(&n, root)| n as f32 / root).sum::<f32>();
         roots.map(|root| scale / root)
+    }
+}
+
+/// Fails where one of `names` is not among those of the databases.
+///
+/// # Errors
+///
+/// [`ExpertsError::Training`] with the name.
+pub(crate) fn check_names<'a>(names: &[String], databases: impl Iterator<Item = &'a str>) -> Result<()> {
+    let databases: BTreeSet<&str> = databases.collect();
+    match names.iter().find(|name| !databases.contains(name.as_str())) {
+        Some(name) => Err(ExpertsError::Training(format!("no database is called {name}"))),
+        None => Ok(()),
     }
 }
 
@@ -217,7 +235,12 @@ mod tests {
         };
         assert!(kept(2).len() == 2 && kept(2).iter().all(|name| kept(5).contains(name)));
         assert_eq!(kept(100).len(), 9);
-        assert!(Corpus::split(databases, 0.2, &["nowhere".to_owned()], 1).is_err());
+        assert!(Corpus::split(databases.clone(), 0.2, &["nowhere".to_owned()], 1).is_err());
+        // A database with two traces is held out with both or neither.
+        let twice = Corpus::split([databases.clone(), databases].concat(), 0.2, &[], 1).unwrap();
+        assert_eq!((twice.training.len(), twice.held_out.len()), (16, 4));
+        let held_out = |name: &str| twice.held_out.iter().any(|trace| trace.name == name);
+        assert!(twice.training.iter().all(|trace| !held_out(&trace.name)));
         assert!(Corpus::split(Vec::new(), 0.2, &[], 1).is_err());
     }
 

@@ -18,14 +18,7 @@ use crate::weights::{self, Manifest, sha256, to_bytes};
 /// # Errors
 ///
 /// [`ExpertsError::Io`] if a file cannot be written; otherwise what [`ExpertStack::from_bytes`] refuses.
-pub fn write(
-    folder: &Path,
-    corpus: &Corpus,
-    config: &FitConfig,
-    fitted: &Fitted,
-    command: String,
-    commit: Option<String>,
-) -> Result<Manifest> {
+pub fn write(folder: &Path, corpus: &Corpus, config: &FitConfig, fitted: &Fitted, command: String) -> Result<Manifest> {
     let weights = to_bytes(&config.experts.parameters(), &fitted.parameters)?;
     let manifest = Manifest {
         sha256: sha256(&weights),
@@ -35,7 +28,8 @@ pub fn write(
         seed: config.seed,
         steps: fitted.step,
         command,
-        commit,
+        commit: config.commit.clone(),
+        begun: fitted.begun.clone(),
         corpus: weights::Corpus { calibration: fitted.calibration.clone(), ..describe(corpus) },
         conformal: fitted.conformal.clone(),
         held_out: fitted.errors.clone(),

@@ -9,6 +9,8 @@ use burn::tensor::Device;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relata_featurize::graph::NodeKind;
+use relata_featurize::trace::DatabaseTrace;
+use serde::Serialize;
 
 use crate::Result;
 use crate::config::{ExpertConfig, Module};
@@ -23,7 +25,7 @@ use crate::train::curve::Point;
 use crate::train::data::{Chunk, Corpus, embed, epoch};
 use crate::train::evaluate::{self, Outcome};
 use crate::train::model::TrainingStack;
-use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
+use crate::train::optimizer::{AdamWConfig, initial_parameters, learning_rate};
 use crate::weights::HeldOutErrors;
 
 /// Settings of a run.
@@ -56,6 +58,34 @@ pub struct FitConfig {
     pub checkpoint_every: Duration,
     /// Whether to go on from the checkpoint, if there is one.
     pub resume: bool,
+    /// Commit of the source, if it is known.
+    pub commit: Option<String>,
+}
+
+/// What tells a run from others, of which it cannot go on.
+#[derive(Serialize)]
+struct Identity<'a> {
+    data: Option<&'a str>,
+    experts: &'a ExpertConfig,
+    optimizer: &'a AdamWConfig,
+    batch: [usize; 2],
+    withheld: f32,
+    /// The databases that are trained on and those that are held out, each with its number of graphs.
+    databases: [Vec<(&'a str, usize)>; 2],
+}
+
+impl<'a> Identity<'a> {
+    fn new(config: &'a FitConfig, corpus: &'a Corpus) -> Self {
+        let named = |trace: &'a DatabaseTrace| (trace.name.as_str(), trace.graphs.len());
+        Self {
+            data: config.data.manifest().map(|data| data.sha256.as_str()),
+            experts: &config.experts,
+            optimizer: &config.optimizer,
+            batch: [config.graphs, config.databases],
+            withheld: config.withheld,
+            databases: [&corpus.training, &corpus.held_out].map(|databases| databases.iter().map(named).collect()),
+        }
+    }
 }
 
 impl FitConfig {
@@ -75,6 +105,7 @@ impl FitConfig {
             checkpoint: None,
             checkpoint_every: Duration::from_secs(120),
             resume: false,
+            commit: None,
         }
     }
 }
@@ -114,6 +145,8 @@ pub struct Fitted {
     pub left_out: Vec<(String, f64)>,
     /// The learning curve.
     pub curve: Vec<Point>,
+    /// Commit of the source with which the run began, if it was known.
+    pub begun: Option<String>,
 }
 
 impl Fitted {
@@ -151,7 +184,8 @@ pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: imp
     if !(0.0..=1.0).contains(&config.withheld) {
         return Err(ExpertsError::Config(format!("withheld is {}, allowed is [0, 1]", config.withheld)));
     }
-    let mut state = start(config)?;
+    let identity = Identity::new(config, corpus);
+    let mut state = start(config, &identity)?;
     let per_epoch = steps_per_epoch(corpus, config.graphs, config.databases).max(1);
     let bucket_weights = corpus.bucket_weights();
     let tables = embed(&config.data, &corpus.training)?;
@@ -179,28 +213,27 @@ pub fn fit(corpus: &Corpus, config: &FitConfig, device: &Device, mut report: imp
         report(Event::Step(&point));
         curve.push(point);
         if let Some(path) = config.checkpoint.as_ref().filter(|_| saved.elapsed() >= config.checkpoint_every) {
-            state.write(path, &config.experts, config.seed)?;
+            state.write(path, &identity, config.seed)?;
             saved = Instant::now();
         }
     }
     if let Some(path) = config.checkpoint.as_ref().filter(|_| !curve.is_empty()) {
-        state.write(path, &config.experts, config.seed)?;
+        state.write(path, &identity, config.seed)?;
     }
     finish(corpus, config, state, curve)
 }
 
 /// A fresh run, or the one of the checkpoint.
-fn start(config: &FitConfig) -> Result<Checkpoint> {
+fn start(config: &FitConfig, identity: &Identity<'_>) -> Result<Checkpoint> {
     if let Some(path) = config.checkpoint.as_ref().filter(|path| config.resume && path.exists()) {
-        return Checkpoint::read(path, &config.experts, &config.experts.parameters(), config.seed);
+        return Checkpoint::read(path, identity, &config.experts.parameters(), config.seed);
     }
     let shapes = config.experts.parameters();
     let mut initial = initial_parameters(&shapes, &[Module::Cardinality], config.seed);
     if config.withheld >= 1.0 {
         forget_embeddings(&mut initial, &config.experts);
     }
-    let run = AdamW::new(&shapes, initial);
-    Ok(Checkpoint { best: run.average.clone(), run, best_score: f32::INFINITY, best_step: 0, stale: 0 })
+    Ok(Checkpoint::begin(&shapes, initial, config.commit.clone()))
 }
 
 /// Zeroes the weights that read embeddings. Withheld embeddings give them no gradient, and decay leaves zero as it is.
@@ -254,6 +287,7 @@ fn finish(corpus: &Corpus, config: &FitConfig, state: Checkpoint, curve: Vec<Poi
         errors: vec![],
         left_out: vec![],
         curve,
+        begun: state.begun,
     };
     fitted.calibrate(&outcomes, corpus.held_out.iter().map(|trace| trace.name.clone()).collect(), &config.experts);
     Ok(fitted)

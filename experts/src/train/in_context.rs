@@ -11,7 +11,7 @@ use crate::in_context::{Column, InContextPredictor, Labels};
 use crate::train::export::write_files;
 use crate::weights::{InContextManifest, sha256, to_f16_bytes, verified};
 
-use fit::InContextFitConfig;
+use fit::{InContextFitConfig, InContextFitted};
 
 pub mod fit;
 mod gradient;
@@ -40,28 +40,26 @@ pub struct Task {
 pub fn write(
     folder: &Path,
     config: &InContextFitConfig,
-    parameters: &[f32],
+    fitted: &InContextFitted,
     command: String,
-    commit: Option<String>,
 ) -> Result<InContextManifest> {
     let shapes = config.network.parameters();
-    let weights = to_f16_bytes(&shapes, parameters)?;
+    let weights = to_f16_bytes(&shapes, &fitted.parameters)?;
     let rounded = verified(&weights, &sha256(&weights), &shapes)?;
     let predictor = InContextPredictor::from_parameters(&config.network, rounded)?;
+    let tasks = fitted.steps * config.tasks as u64;
     let manifest = InContextManifest {
         golden: fixture::golden_predictions(&predictor)?,
         sha256: sha256(&weights),
-        start_sha256: match &config.start {
-            Some(start) => Some(sha256(&to_f16_bytes(&start.config().parameters(), start.parameters())?)),
-            None => None,
-        },
+        start_sha256: config.start.as_ref().map(|start| start.sha256.clone()),
         config: config.network.clone(),
         seed: config.seed,
-        steps: config.steps,
-        tasks: config.steps * config.tasks as u64,
-        seen: config.seen + config.steps * config.tasks as u64,
+        steps: fitted.steps,
+        tasks,
+        seen: config.start.as_ref().map_or(0, |start| start.seen) + tasks,
         command,
-        commit,
+        commit: config.commit.clone(),
+        begun: fitted.begun.clone(),
     };
     let json = serde_json::to_vec_pretty(&manifest)?;
     InContextPredictor::from_bytes(&weights, &json)?;

@@ -7,7 +7,7 @@ use crate::config::{Module, ParameterShape};
 use crate::fixture::Noise;
 
 /// Settings of [`AdamW`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct AdamWConfig {
     /// Highest learning rate.
     pub learning_rate: f32,

@@ -23,6 +23,7 @@ pub use crate::physical::elapsed_us;
 use crate::physical::{Costs, OPERATOR_INPUTS, OPERATOR_LIMIT, PhysicalConfig, PhysicalExpert, PlanInput};
 use crate::train::calibrate::conformal_offset;
 use crate::train::curve::Point;
+use crate::train::data::check_names;
 use crate::train::export::write_files;
 use crate::train::model::{Models, normalise};
 use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
@@ -98,7 +99,8 @@ impl PhysicalCorpus {
     ///
     /// # Errors
     ///
-    /// When a trace cannot be read, was not made to train on, or nothing is left to train on.
+    /// When a trace cannot be read, was not made to train on, nothing is left to train on, or no database has a name that is to
+    /// be held out.
     pub fn read(folders: &[PathBuf], held_out: &[String]) -> Result<Self> {
         let mut corpus = Self::default();
         for folder in folders {
@@ -113,6 +115,8 @@ impl PhysicalCorpus {
                 part.extend((!executed.executions.is_empty()).then_some(executed));
             }
         }
+        let read = corpus.training.iter().chain(&corpus.held_out);
+        check_names(held_out, read.map(|executed| executed.database.as_str()))?;
         if corpus.training.is_empty() {
             return Err(ExpertsError::Training("no executed plan is left to train on".to_owned()));
         }
@@ -421,11 +425,14 @@ pub fn fit(
         report(&point);
     }
     let plain = outcomes(&PhysicalExpert::from_parameters(&config, &best, &[])?, &corpus.held_out, false)?;
-    let conformal = calibrated(&config, &plain);
+    let times = offset(&config, plain.iter().map(|one| one.ends));
+    let conformal = vec![times, offset(&config, plain.iter().map(|one| one.memory_ends))];
     let expert = PhysicalExpert::from_parameters(&config, &best, &conformal)?;
-    let errors = [("estimated", false), ("counted", true)]
+    // Nothing is known of nothing.
+    let kinds = [("estimated", false), ("counted", true)].into_iter().filter(|_| !plain.is_empty());
+    let errors = kinds
         .map(|(name, counted)| Ok::<_, ExpertsError>(errors(name, &outcomes(&expert, &corpus.held_out, counted)?)));
-    let errors = errors.into_iter().collect::<Result<_>>()?;
+    let errors = errors.collect::<Result<_>>()?;
     Ok(FittedPhysical { parameters: best, step: best_step, conformal, errors, config })
 }
 
@@ -435,6 +442,8 @@ struct Outcome {
     cost: f64,
     time: f64,
     memory: f64,
+    /// Whether it is known how much memory was held: nobody measures that of recorded executions.
+    measured: bool,
     /// Lower and upper end of the interval.
     ends: [f64; 2],
     memory_ends: [f64; 2],
@@ -454,20 +463,17 @@ impl Outcome {
             cost: above(said.cost_us, truth),
             time: above(said.elapsed_us[1], truth),
             memory: above(said.peak_bytes[1], bytes),
+            measured: execution.peak_bytes > 0,
             ends: [above(said.elapsed_us[0], truth), above(said.elapsed_us[2], truth)],
             memory_ends: [above(said.peak_bytes[0], bytes), above(said.peak_bytes[2], bytes)],
         })
     }
 }
 
-/// The offsets that calibrate the intervals of times and of memory, from outcomes without any.
-fn calibrated(config: &PhysicalConfig, plain: &[Outcome]) -> Vec<ConformalOffset> {
+/// The offset that calibrates intervals, from the ends of those without any.
+fn offset(config: &PhysicalConfig, ends: impl Iterator<Item = [f64; 2]>) -> ConformalOffset {
     let miss = f64::from(1.0 - (config.quantiles[2] - config.quantiles[0]));
-    let offset = |ends: fn(&Outcome) -> [f64; 2]| {
-        let beyond = plain.iter().map(ends).map(|[lower, upper]| [lower as f32, -upper as f32]);
-        conformal_offset(beyond, miss)
-    };
-    vec![offset(|one| one.ends), offset(|one| one.memory_ends)]
+    conformal_offset(ends.map(|[lower, upper]| [lower as f32, -upper as f32]), miss)
 }
 
 fn errors(rows: &str, outcomes: &[Outcome]) -> RuntimeErrors {
@@ -489,7 +495,7 @@ fn errors(rows: &str, outcomes: &[Outcome]) -> RuntimeErrors {
 ///
 /// # Errors
 ///
-/// [`ExpertsError::Io`] if a file cannot be written; otherwise what [`PhysicalExpert::from_parameters`] refuses.
+/// [`ExpertsError::Io`] if a file cannot be written; otherwise what [`PhysicalExpert::from_bytes`] refuses.
 pub fn write(
     folder: &Path,
     corpus: &PhysicalCorpus,
@@ -499,7 +505,6 @@ pub fn write(
     commit: Option<String>,
 ) -> Result<PhysicalManifest> {
     let weights = to_bytes(&fitted.config.parameters(), &fitted.parameters)?;
-    PhysicalExpert::from_parameters(&fitted.config, &fitted.parameters, &fitted.conformal)?;
     let names = |executed: &[Executed]| executed.iter().map(|one| one.database.clone()).collect();
     let manifest = PhysicalManifest {
         sha256: sha256(&weights),
@@ -516,6 +521,7 @@ pub fn write(
         errors: fitted.errors.clone(),
     };
     let json = serde_json::to_vec_pretty(&manifest)?;
+    PhysicalExpert::from_bytes(&weights, &json)?;
     write_files(folder, [("physical.safetensors", weights), ("physical.json", json)])?;
     Ok(manifest)
 }

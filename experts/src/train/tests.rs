@@ -172,7 +172,7 @@ fn a_short_run_beats_the_analytical_estimate_and_exports() {
     let again = fit(&corpus, &config, &device(), |_| ()).unwrap();
     assert_eq!(again.parameters, fitted.parameters);
 
-    let manifest = export::write(&folder, &corpus, &config, &fitted, "test".to_owned(), None).unwrap();
+    let manifest = export::write(&folder, &corpus, &config, &fitted, "test".to_owned()).unwrap();
     assert_eq!((manifest.corpus.graphs, manifest.corpus.held_out.len()), (120, 1));
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     let stack = ExpertStack::above(config.data, &read("relata.safetensors"), &read("manifest.json")).unwrap();
@@ -216,6 +216,7 @@ fn databases_that_are_trained_on_calibrate_by_runs_without_them() {
     assert!(fitted.left_out.len() == 4 && fitted.left_out_coverage().is_some());
     assert_eq!((fitted.parameters == parameters, fitted.errors.len()), (true, held_out));
     let unknown = CrossFit { databases: vec!["nowhere".to_owned()], ..cross_fit };
+    assert!(unknown.validate(&corpus).is_err());
     assert!(unknown.calibrate(&mut fitted, corpus, &config, &device(), |_, _| ()).is_err());
 }
 
@@ -232,6 +233,7 @@ fn a_resumed_run_goes_on_where_it_was() {
         resume: true,
         checkpoint: Some(folder.join("checkpoint.safetensors")),
         checkpoint_every: std::time::Duration::ZERO,
+        commit: Some("first".to_owned()),
         ..small()
     };
     let whole = fit(&corpus, &FitConfig { checkpoint: None, ..config.clone() }, &device(), |_| ()).unwrap();
@@ -242,8 +244,14 @@ fn a_resumed_run_goes_on_where_it_was() {
         })
     }));
     assert!(interrupted.is_err());
-    let resumed = fit(&corpus, &config, &device(), |_| ()).unwrap();
+    // Other data or another optimizer are another run.
+    let optimizer = AdamWConfig { weight_decay: 0.5, ..config.optimizer };
+    let fewer = Corpus { training: corpus.training[1..].to_vec(), ..corpus.clone() };
+    assert!(fit(&fewer, &config, &device(), |_| ()).is_err());
+    assert!(fit(&corpus, &FitConfig { optimizer, ..config.clone() }, &device(), |_| ()).is_err());
+    let later = FitConfig { commit: Some("later".to_owned()), ..config };
+    let resumed = fit(&corpus, &later, &device(), |_| ()).unwrap();
     assert_eq!(resumed.curve.first().map(|point| point.step), Some(6));
-    assert_eq!(resumed.parameters, whole.parameters);
+    assert_eq!((resumed.parameters, resumed.begun.as_deref()), (whole.parameters, Some("first")));
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -24,6 +24,7 @@ fn files(parameters: &[f32]) -> (Vec<u8>, Manifest) {
         steps: 0,
         command: "test".to_owned(),
         commit: None,
+        begun: None,
         corpus: Corpus::default(),
         conformal: Vec::new(),
         held_out: Vec::new(),

@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         evaluate_every: arguments.evaluate_every,
         checkpoint: Some(arguments.checkpoint.join("checkpoint.safetensors")),
         resume: arguments.resume,
+        commit: crate::commit(),
         ..PretrainConfig::default()
     };
     std::fs::create_dir_all(&arguments.checkpoint)
@@ -95,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     curve.finish(curve::TABLES)?;
-    write(&arguments.output, &tables, &config, &pretrained, crate::command(), crate::commit())?;
+    write(&arguments.output, &tables, &config, &pretrained, crate::command())?;
     println!("best weights of step {} in {}", pretrained.step, arguments.output.display());
     Ok(())
 }

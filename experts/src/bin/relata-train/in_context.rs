@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use relata_experts::in_context::{InContextConfig, InContextPredictor};
 use relata_experts::train::curve;
-use relata_experts::train::in_context::fit::{InContextEvent, InContextFitConfig, fit, is_held_out};
+use relata_experts::train::in_context::fit::{InContextEvent, InContextFitConfig, Start, fit, is_held_out};
 use relata_experts::train::in_context::relations::RelationalTasks;
 use relata_experts::train::in_context::tables::{self, TableConfig};
 use relata_experts::train::in_context::write;
@@ -27,11 +27,11 @@ pub(crate) struct Arguments {
     /// Tasks of a step.
     #[arg(long, default_value_t = 16)]
     tasks: usize,
-    /// Most examples of a task.
-    #[arg(long, default_value_t = 256)]
+    /// Most examples of a task, at least 16.
+    #[arg(long, default_value_t = 256, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(16..))]
     examples: usize,
-    /// Most features of a task.
-    #[arg(long, default_value_t = 20)]
+    /// Most features of a task, at least 2.
+    #[arg(long, default_value_t = 20, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
     features: usize,
     /// Seed of parameters and tasks.
     #[arg(long, default_value_t = 1)]
@@ -71,14 +71,19 @@ fn share(text: &str) -> Result<f32, String> {
 
 /// Trains the predictor.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let start = arguments.start.as_ref().map(|folder| -> anyhow::Result<(InContextPredictor, u64)> {
+    let start = arguments.start.as_ref().map(|folder| -> anyhow::Result<Start> {
         let read = |name| std::fs::read(folder.join(name)).with_context(|| folder.join(name).display().to_string());
         let (manifest, parameters) = load_in_context(&read("in_context.safetensors")?, &read("in_context.json")?)?;
-        Ok((InContextPredictor::from_parameters(&manifest.config, parameters)?, manifest.seen))
+        let predictor = InContextPredictor::from_parameters(&manifest.config, parameters)?;
+        Ok(Start { predictor, sha256: manifest.sha256, seen: manifest.seen })
     });
-    let (start, seen) = start.transpose()?.unzip();
+    let start = start.transpose()?;
+    let table =
+        TableConfig { examples: 16..=arguments.examples, features: 2..=arguments.features, ..TableConfig::default() };
+    let relational = arguments.relational.as_ref().map(|folder| RelationalTasks::read(folder, &table)).transpose()?;
+    let counts = relational.as_ref().map(RelationalTasks::counts);
     let config = InContextFitConfig {
-        network: start.as_ref().map_or_else(InContextConfig::default, |start| start.config().clone()),
+        network: start.as_ref().map_or_else(InContextConfig::default, |start| start.predictor.config().clone()),
         steps: arguments.steps,
         tasks: arguments.tasks,
         learning_rate: arguments.learning_rate,
@@ -88,16 +93,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         held_out: 256,
         start,
         keep: arguments.keep,
-        seen: seen.unwrap_or(0),
+        drawn_from: match counts {
+            Some(counts) => format!("{table:?}, {counts:?} over databases, {} over tables", arguments.single_tables),
+            None => format!("{table:?}"),
+        },
         checkpoint: arguments.checkpoint.clone(),
         resume: arguments.resume,
+        commit: crate::commit(),
     };
     println!("{} parameters, {} steps of {} tasks", config.network.parameter_count(), config.steps, config.tasks);
-    let table =
-        TableConfig { examples: 16..=arguments.examples, features: 2..=arguments.features, ..TableConfig::default() };
-    let relational = arguments.relational.as_ref().map(|folder| RelationalTasks::read(folder)).transpose()?;
-    if let Some(relational) = &relational {
-        let [training, held_out] = relational.counts();
+    if let Some([training, held_out]) = counts {
         println!("{training} tasks over relational databases, {held_out} held out");
     }
     let draw = |seed: u64| match &relational {
@@ -107,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         _ => tables::task(&table, seed),
     };
     let mut follower = Follower::new(config.steps, &arguments.checkpoint, arguments.resume)?;
-    let parameters = fit(&config, &draw, |event| match event {
+    let fitted = fit(&config, &draw, |event| match event {
         InContextEvent::Step(point) => follower.step(&point),
         InContextEvent::Evaluation(step, losses) => follower.say(&format!(
             "step {step}: held out, of the loss of the labels' distribution: classes {:.4}, numbers {:.4}",
@@ -115,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         )),
     })?;
     follower.finish(curve::TASKS)?;
-    write(&arguments.output, &config, &parameters, crate::command(), crate::commit())?;
-    println!("weights of step {} in {}", config.steps, arguments.output.display());
+    write(&arguments.output, &config, &fitted, crate::command())?;
+    println!("weights of step {} in {}", fitted.steps, arguments.output.display());
     Ok(())
 }

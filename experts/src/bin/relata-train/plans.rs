@@ -110,6 +110,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         println!("{} graphs were left out: malformed, or without a label", corpus.dropped);
     }
 
+    let cross_fit = CrossFit { databases: arguments.calibration_databases.clone(), folds: arguments.folds as usize };
+    cross_fit.validate(&corpus)?;
+
     let bar = progress_bar(config.steps)?;
     let started = Instant::now();
     let mut smooth = None;
@@ -135,8 +138,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     })?;
     if !arguments.calibration_databases.is_empty() {
-        let cross_fit =
-            CrossFit { databases: arguments.calibration_databases.clone(), folds: arguments.folds as usize };
         corpus = cross_fit.calibrate(&mut fitted, corpus, &config, &device, |fold, event| {
             if let Event::Step(point) = event {
                 bar.set_position(point.step);
@@ -147,7 +148,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     curve.finish(curve::PLANS)?;
-    export::write(&arguments.output, &corpus, &config, &fitted, crate::command(), crate::commit())?;
+    export::write(&arguments.output, &corpus, &config, &fitted, crate::command())?;
     println!("best weights of step {}, calibrated, in {}", fitted.step, arguments.output.display());
     print!("{}", render(&fitted.errors));
     if let Some(coverage) = fitted.left_out_coverage() {
@@ -184,6 +185,7 @@ fn fit_config(arguments: &Arguments, corpus: &Corpus) -> anyhow::Result<FitConfi
         patience: arguments.patience,
         checkpoint: Some(arguments.checkpoint.join("checkpoint.safetensors")),
         resume: arguments.resume,
+        commit: crate::commit(),
         ..defaults
     })
 }

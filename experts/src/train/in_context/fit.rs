@@ -14,13 +14,18 @@ use crate::train::curve::Point;
 use crate::train::in_context::Task;
 use crate::train::in_context::gradient::{EncodedTask, add_gradient, task_loss};
 use crate::train::in_context::muon;
-use crate::train::optimizer::AdamW;
 
 /// Parts of a step whose gradients are summed in order, so that threads do not change what is learned.
 const LANES: usize = 8;
 
-/// Seeds of the tasks that are held out; those of training count from 0.
+/// Seeds of the tasks that are held out; those of training count from the run's seed times [`TASKS`].
 const HELD_OUT: u64 = 1 << 62;
+
+/// Seeds of tasks that belong to a run.
+const TASKS: u64 = 1 << 40;
+
+/// The largest seed of a run, so that none draws what is held out.
+const MOST_SEED: u64 = HELD_OUT / TASKS - 1;
 
 /// Whether a task's seed is one of those that are held out.
 pub fn is_held_out(seed: u64) -> bool {
@@ -49,24 +54,51 @@ pub struct InContextFitConfig {
     pub evaluate_every: u64,
     /// Tasks that are held out.
     pub held_out: usize,
-    /// Predictor to start from; random parameters without.
-    pub start: Option<InContextPredictor>,
+    /// Weights to start from; random ones without.
+    pub start: Option<Start>,
     /// Share of its parameters in those that are returned, beside the trained ones: the mean of two predictors that are close
     /// is often better than both (Wortsman et al., "Model soups", ICML 2022).
     pub keep: f32,
-    /// Tasks that it was trained on.
-    pub seen: u64,
+    /// What the tasks are drawn from, in words: a run with other tasks is another run.
+    pub drawn_from: String,
     /// Where checkpoints are kept.
     pub checkpoint: PathBuf,
-    /// Whether to go on from the checkpoint.
+    /// Whether to go on from the checkpoint, if there is one.
     pub resume: bool,
+    /// Commit of the source, if it is known.
+    pub commit: Option<String>,
 }
 
-/// What a checkpoint has to fit: a run may be made longer.
+/// Weights to start from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The predictor with these weights.
+    pub predictor: InContextPredictor,
+    /// SHA-256 of their file, hexadecimal.
+    pub sha256: String,
+    /// Tasks that they were trained on.
+    pub seen: u64,
+}
+
+/// The result of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InContextFitted {
+    /// The averaged parameters of the last step, with their share of those to start from.
+    pub parameters: Vec<f32>,
+    /// Steps taken.
+    pub steps: u64,
+    /// Commit of the source with which the run began, if it was known.
+    pub begun: Option<String>,
+}
+
+/// What tells a run from others, of which it cannot go on; it may be made longer.
 #[derive(Serialize)]
-struct Same<'a> {
+struct Identity<'a> {
     network: &'a InContextConfig,
     tasks: usize,
+    drawn_from: &'a str,
+    learning_rate: f32,
+    start: Option<&'a str>,
 }
 
 /// The losses on held-out tasks.
@@ -120,39 +152,51 @@ fn initial(config: &InContextConfig, seed: u64) -> Vec<f32> {
     parameters
 }
 
-/// Fits a predictor to the tasks that `draw` makes of seeds, some of which are held out ([`is_held_out`]); returns the averaged
-/// parameters of the last step, with their share of those to start from.
+/// Fits a predictor to the tasks that `draw` makes of seeds, some of which are held out ([`is_held_out`]).
 ///
 /// # Errors
 ///
-/// [`ExpertsError::Training`] where the checkpoint is of another run, and what a checkpoint cannot be read or written for.
+/// [`ExpertsError::Config`] for settings that make no run, [`ExpertsError::Training`] where the checkpoint is of another one, and
+/// what a checkpoint cannot be read or written for.
 pub fn fit(
     config: &InContextFitConfig,
     draw: &(impl Fn(u64) -> Task + Sync),
     mut report: impl FnMut(InContextEvent),
-) -> Result<Vec<f32>> {
+) -> Result<InContextFitted> {
     config.network.validate()?;
+    if config.tasks == 0 || config.seed > MOST_SEED {
+        return Err(ExpertsError::Config(format!("{} tasks by seed {}", config.tasks, config.seed)));
+    }
+    if config.keep > 0.0 && config.start.is_none() {
+        return Err(ExpertsError::Config("there are no weights of which to keep a share".to_owned()));
+    }
     let (shapes, places) = (config.network.parameters(), Places::new(&config.network));
-    let same = Same { network: &config.network, tasks: config.tasks };
+    let identity = Identity {
+        network: &config.network,
+        tasks: config.tasks,
+        drawn_from: &config.drawn_from,
+        learning_rate: config.learning_rate,
+        start: config.start.as_ref().map(|start| start.sha256.as_str()),
+    };
     let file = config.checkpoint.join("checkpoint.safetensors");
-    let mut run = if config.resume {
-        Checkpoint::read(&file, &same, &shapes, config.seed)?.run
+    let Checkpoint { mut run, begun, .. } = if config.resume && file.exists() {
+        Checkpoint::read(&file, &identity, &shapes, config.seed)?
     } else {
-        let start = config.start.as_ref().map(|start| start.parameters().to_vec());
+        let start = config.start.as_ref().map(|start| start.predictor.parameters().to_vec());
         let start = start.unwrap_or_else(|| initial(&config.network, config.seed));
-        AdamW::new(&shapes, start)
+        Checkpoint::begin(&shapes, start, config.commit.clone())
     };
     create(&config.checkpoint)?;
     let held_out = draw_all(draw, (0..config.held_out as u64).map(|task| HELD_OUT + task));
     while run.step < config.steps {
-        let first = (config.seed << 40) + run.step * config.tasks as u64;
+        let first = config.seed * TASKS + run.step * config.tasks as u64;
         let tasks = draw_all(draw, first..first + config.tasks as u64);
         let network = Network { config: &config.network, places: &places, flat: &run.parameters };
         let (loss, gradient) = step(&network, &tasks);
-        let (at, learning_rate) = (run.step, rate(config, run.step));
+        let learning_rate = rate(config, run.step);
         muon::update(&mut run, &shapes, learning_rate, &gradient);
-        let mut point = Point { step: at, loss, learning_rate, held_out: None };
-        if run.step % config.evaluate_every == 0 || run.step == config.steps {
+        let mut point = Point { step: run.step, loss, learning_rate, held_out: None };
+        if run.step % config.evaluate_every.max(1) == 0 || run.step == config.steps {
             let network = Network { config: &config.network, places: &places, flat: &run.average };
             let losses = evaluate(&network, &held_out);
             point.held_out = Some(losses.score());
@@ -162,8 +206,9 @@ pub fn fit(
                 best_score: losses.score(),
                 best_step: run.step,
                 stale: 0,
+                begun: begun.clone(),
             };
-            checkpoint.write(&file, &same, config.seed)?;
+            checkpoint.write(&file, &identity, config.seed)?;
             report(InContextEvent::Evaluation(run.step, losses));
         }
         report(InContextEvent::Step(point));
@@ -171,11 +216,11 @@ pub fn fit(
     let mut parameters = run.average;
     if let Some(start) = config.start.as_ref().filter(|_| config.keep > 0.0) {
         let mix = |(own, start): (&mut f32, &f32)| *own = (1.0 - config.keep) * *own + config.keep * start;
-        parameters.iter_mut().zip(start.parameters()).for_each(mix);
+        parameters.iter_mut().zip(start.predictor.parameters()).for_each(mix);
         let network = Network { config: &config.network, places: &places, flat: &parameters };
         report(InContextEvent::Evaluation(run.step, evaluate(&network, &held_out)));
     }
-    Ok(parameters)
+    Ok(InContextFitted { parameters, steps: run.step, begun })
 }
 
 fn create(folder: &Path) -> Result<()> {
@@ -228,6 +273,7 @@ fn evaluate(network: &Network<'_>, tasks: &[EncodedTask]) -> InContextLosses {
 mod tests {
     use super::*;
     use crate::train::in_context::tables::{self, TableConfig};
+    use crate::train::in_context::write;
 
     #[test]
     fn learns_resumes_and_repeats_itself() {
@@ -245,30 +291,50 @@ mod tests {
             held_out: 24,
             start: None,
             keep: 0.0,
-            seen: 0,
+            drawn_from: "tables".to_owned(),
             checkpoint: folder.path().to_owned(),
             resume,
+            commit: None,
         };
         let draw = |seed| tables::task(&table, seed);
         let mut scores = vec![];
-        let whole = fit(&config(60, false), &draw, |event| {
-            if let InContextEvent::Evaluation(_, losses) = event {
+        let mut evaluated = vec![];
+        // There is nothing to go on from yet.
+        let whole = fit(&config(60, true), &draw, |event| match event {
+            InContextEvent::Evaluation(step, losses) => {
+                evaluated.push(step);
                 scores.push(losses.score());
             }
+            InContextEvent::Step(point) => assert_eq!(point.held_out.map(|_| point.step), evaluated.pop()),
         });
         let whole = whole.unwrap();
         assert!(scores.len() == 3 && scores[2] < scores[0] && scores[2] < 1.0, "{scores:?}");
         fit(&config(40, false), &draw, |_| ()).unwrap();
         assert_eq!(fit(&config(60, true), &draw, |_| ()).unwrap(), whole);
-        // Nothing is left to do.
+        // Nothing is left to do: these are the weights of 60 steps.
         assert_eq!(fit(&config(40, true), &draw, |_| ()).unwrap(), whole);
+        // Other tasks are another run, and some settings none.
+        let other = InContextFitConfig { drawn_from: "others".to_owned(), ..config(80, true) };
+        assert!(matches!(fit(&other, &draw, |_| ()), Err(ExpertsError::Training(_))));
+        for none in [
+            InContextFitConfig { keep: 0.5, ..config(40, false) },
+            InContextFitConfig { seed: MOST_SEED + 1, ..config(40, false) },
+            InContextFitConfig { tasks: 0, ..config(40, false) },
+        ] {
+            assert!(matches!(fit(&none, &draw, |_| ()), Err(ExpertsError::Config(_))));
+        }
         // Half of what it started from.
         let start = initial(&config(0, true).network, 9);
-        let from = InContextPredictor::from_parameters(&config(0, true).network, start.clone()).unwrap();
+        let predictor = InContextPredictor::from_parameters(&config(0, true).network, start.clone()).unwrap();
+        let start_of = Start { predictor, sha256: "start".to_owned(), seen: 7 };
+        let from = |steps, keep| InContextFitConfig { start: Some(start_of.clone()), keep, ..config(steps, true) };
+        std::fs::remove_file(folder.path().join("checkpoint.safetensors")).unwrap();
+        let end = fit(&from(20, 0.0), &draw, |_| ()).unwrap();
         let mut evaluations = 0;
-        let kept =
-            fit(&InContextFitConfig { start: Some(from), keep: 0.5, ..config(40, true) }, &draw, |_| evaluations += 1);
-        let mean = whole.iter().zip(&start).map(|(own, start)| (own + start) / 2.0);
-        assert!(kept.unwrap().iter().zip(mean).all(|(kept, mean)| (kept - mean).abs() < 1e-6) && evaluations == 1);
+        let kept = fit(&from(20, 0.5), &draw, |_| evaluations += 1).unwrap();
+        let mean = end.parameters.iter().zip(&start).map(|(own, start)| (own + start) / 2.0);
+        assert!(kept.parameters.iter().zip(mean).all(|(kept, mean)| (kept - mean).abs() < 1e-6) && evaluations == 1);
+        let manifest = write(&folder.path().join("weights"), &from(20, 0.5), &kept, "test".to_owned()).unwrap();
+        assert_eq!((manifest.steps, manifest.seen, manifest.start_sha256.as_deref()), (20, 7 + 160, Some("start")));
     }
 }

@@ -36,8 +36,8 @@ impl RelationalTasks {
     ///
     /// # Errors
     ///
-    /// When the folder or a file cannot be read, or holds too few tasks to hold some out.
-    pub fn read(folder: &Path) -> Result<Self> {
+    /// When the folder or a file cannot be read, or holds too few tasks that `config` can be cut out of to hold some out.
+    pub fn read(folder: &Path, config: &TableConfig) -> Result<Self> {
         let io = |source| ExpertsError::Io { path: folder.to_owned(), source };
         let entries = std::fs::read_dir(folder).map_err(io)?.collect::<Result<Vec<_>, _>>().map_err(io)?;
         let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
@@ -48,8 +48,13 @@ impl RelationalTasks {
             let part = if place % HELD_OUT == 0 { &mut held_out } else { &mut training };
             part.extend(LabelledTable::read_all(file)?);
         }
-        if training.is_empty() || held_out.is_empty() {
-            return Err(ExpertsError::Training(format!("{} holds too few tasks", folder.display())));
+        // Where one can be cut, one is found.
+        let cuts = |table: &LabelledTable| {
+            (0..ATTEMPTS as u64).any(|seed| cut(&mut StdRng::seed_from_u64(seed), config, table).is_some())
+        };
+        if ![&training, &held_out].into_iter().all(|tables| tables.iter().any(cuts)) {
+            let message = format!("{} holds too few tasks with {:?} examples", folder.display(), config.examples);
+            return Err(ExpertsError::Training(message));
         }
         Ok(Self { training, held_out })
     }
@@ -176,15 +181,17 @@ mod tests {
         for seed in 0..3 {
             LabelledTable::write_all(&[table(seed)], &folder.path().join(format!("{seed}.{ENDING}"))).unwrap();
         }
-        let tasks = RelationalTasks::read(folder.path()).unwrap();
-        assert_eq!(tasks.counts(), [2, 1]);
         let config = TableConfig { examples: 16..=64, rows: 32, features: 1..=5 };
+        let tasks = RelationalTasks::read(folder.path(), &config).unwrap();
+        assert_eq!(tasks.counts(), [2, 1]);
         for seed in 0..60 {
             let task = tasks.task(&config, seed, seed % 2 == 0);
             assert_eq!(format!("{task:?}"), format!("{:?}", tasks.task(&config, seed, seed % 2 == 0)));
             assert!(task.labels.validate().is_ok() && (16..=64).contains(&task.labels.len()));
             assert!((1..=5).contains(&task.examples.len()) && task.answers.len() == 32);
         }
-        assert!(RelationalTasks::read(&folder.path().join("nowhere")).is_err());
+        assert!(RelationalTasks::read(&folder.path().join("nowhere"), &config).is_err());
+        let many = TableConfig { examples: 100_000..=200_000, ..config };
+        assert!(matches!(RelationalTasks::read(folder.path(), &many), Err(ExpertsError::Training(_))));
     }
 }

@@ -147,7 +147,8 @@ fn tuning_learns_what_is_special_about_a_database() {
     let config = PhysicalConfig::above(costs(), vec![]);
     let shapes = config.parameters();
     let quiet = [Module::OperatorTime, Module::Runtime, Module::Memory];
-    let expert = PhysicalExpert::from_parameters(&config, &initial_parameters(&shapes, &quiet, 1), &[]).unwrap();
+    let conformal = [0.1, 0.2].map(|lower| ConformalOffset { lower, upper: 0.3 });
+    let expert = PhysicalExpert::from_parameters(&config, &initial_parameters(&shapes, &quiet, 1), &conformal).unwrap();
     let mut executions = executed("d", 0..120).executions;
     for (query, execution) in executions.iter_mut().enumerate() {
         execution.query = query as u32;
@@ -162,6 +163,9 @@ fn tuning_learns_what_is_special_about_a_database() {
     let unseen = outcomes(&tuned.expert, &[executed("d", 500..540)], false).unwrap();
     let covered = unseen.iter().filter(|one| one.ends[0] <= 0.0 && one.ends[1] >= 0.0).count();
     assert!(covered >= 32, "{covered} of 40");
+    // What nobody measured calibrates nothing.
+    let [times, memory] = [0, 1].map(|head| tuned.expert.conformal()[head]);
+    assert!(times != conformal[0] && memory == conformal[1], "{times:?} {memory:?}");
     assert!(tune::tune(&expert, &executions[..2], &settings, |_, _| ()).is_err());
     // The tuned weights are read back above the expert that was tuned, and no other.
     let (weights, manifest) = tuned.expert.to_tuned(&expert, &TunedManifest::default()).unwrap();

@@ -9,16 +9,17 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use relata_featurize::trace::Execution;
 
-use super::{Outcome, Sample, calibrated, step_loss};
+use super::{Outcome, Sample, offset, step_loss};
 use crate::Result;
 use crate::error::ExpertsError;
+use crate::heads::ConformalOffset;
 use crate::physical::PhysicalExpert;
 use crate::train::optimizer::{AdamW, AdamWConfig, learning_rate};
 use crate::train::physical::Batch;
 use crate::train::tune::along;
 use crate::tuned::QErrors;
 
-/// Executions below which the intervals stay as they are.
+/// Executions whose time, or memory, was measured; with fewer its intervals stay as they are.
 const FEWEST_CALIBRATING: usize = 100;
 
 /// Settings of tuning.
@@ -119,10 +120,15 @@ pub fn tune(
     let before = executions.iter().map(|one| Outcome::new(expert, one, false)).collect::<Result<Vec<_>>>()?;
     let all: Vec<usize> = (0..executions.len()).collect();
     let way = distance(expert, &start, &samples, &all, config, &mut step)?;
-    let conformal = match executions.len() {
-        FEWEST_CALIBRATING.. => calibrated(expert.config(), &after[best]),
-        _ => expert.conformal().to_vec(),
-    };
+    let mut conformal = expert.conformal().to_vec();
+    conformal.resize(2, ConformalOffset::default());
+    let ends = after[best].iter().map(|one| one.ends);
+    let memory_ends = after[best].iter().filter(|one| one.measured).map(|one| one.memory_ends);
+    for (known, ends) in conformal.iter_mut().zip([ends.collect::<Vec<_>>(), memory_ends.collect()]) {
+        if ends.len() >= FEWEST_CALIBRATING {
+            *known = offset(expert.config(), ends.into_iter());
+        }
+    }
     Ok(TunedPhysical {
         expert: moved(&way, config.shares[best], &conformal)?,
         share: config.shares[best],

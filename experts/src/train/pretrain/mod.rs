@@ -20,6 +20,7 @@ use burn::tensor::Device;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use relata_featurize::graph::LAYOUT_VERSION;
+use serde::Serialize;
 
 use crate::Result;
 use crate::config::{DataConfig, Module};
@@ -27,7 +28,7 @@ use crate::data::DataExpert;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::curve::Point;
 use crate::train::export::write_files;
-use crate::train::optimizer::{AdamW, AdamWConfig, initial_parameters, learning_rate};
+use crate::train::optimizer::{AdamWConfig, initial_parameters, learning_rate};
 use crate::weights::{DataManifest, RestorationErrors, sha256, to_bytes};
 use batch::{BucketBatch, CellBatch, TableBatch};
 use model::TrainingDataExpert;
@@ -67,6 +68,33 @@ pub struct PretrainConfig {
     pub checkpoint_every: Duration,
     /// Whether to go on from the checkpoint, if there is one.
     pub resume: bool,
+    /// Commit of the source, if it is known.
+    pub commit: Option<String>,
+}
+
+/// What tells a run from others, of which it cannot go on.
+#[derive(Serialize)]
+struct Identity<'a> {
+    data: &'a DataConfig,
+    optimizer: &'a AdamWConfig,
+    /// What a step reads.
+    step: [usize; 7],
+    /// The databases that are trained on and those that are held out, and the tables of both.
+    databases: [&'a [String]; 2],
+    tables: [usize; 2],
+}
+
+impl<'a> Identity<'a> {
+    fn new(config: &'a PretrainConfig, tables: &'a Tables) -> Self {
+        let PretrainConfig { tables: drawn, histograms, buckets, columns, masked, visible, .. } = config;
+        Self {
+            data: &config.data,
+            optimizer: &config.optimizer,
+            step: [*drawn, *histograms, *buckets, *columns, masked.0, masked.1, *visible],
+            databases: [&tables.databases, &tables.held_out_databases],
+            tables: [tables.training.iter().map(Vec::len).sum(), tables.held_out.len()],
+        }
+    }
 }
 
 impl Default for PretrainConfig {
@@ -86,6 +114,7 @@ impl Default for PretrainConfig {
             checkpoint: None,
             checkpoint_every: Duration::from_secs(120),
             resume: false,
+            commit: None,
         }
     }
 }
@@ -108,6 +137,8 @@ pub struct Pretrained {
     pub step: u64,
     /// Their errors on the held-out databases.
     pub restored: RestorationErrors,
+    /// Commit of the source with which the run began, if it was known.
+    pub begun: Option<String>,
 }
 
 /// Pre-trains the data expert.
@@ -125,12 +156,10 @@ pub fn fit(
 ) -> Result<Pretrained> {
     config.data.validate()?;
     let shapes = config.data.parameters();
+    let identity = Identity::new(config, tables);
     let mut state = match config.checkpoint.as_ref().filter(|path| config.resume && path.exists()) {
-        Some(path) => Checkpoint::read(path, &config.data, &shapes, config.seed)?,
-        None => {
-            let run = AdamW::new(&shapes, initial_parameters(&shapes, &QUIET, config.seed));
-            Checkpoint { best: run.average.clone(), run, best_score: f32::INFINITY, best_step: 0, stale: 0 }
-        }
+        Some(path) => Checkpoint::read(path, &identity, &shapes, config.seed)?,
+        None => Checkpoint::begin(&shapes, initial_parameters(&shapes, &QUIET, config.seed), config.commit.clone()),
     };
     let mut saved = Instant::now();
     while state.run.step < config.steps {
@@ -153,15 +182,15 @@ pub fn fit(
         }
         report(Event::Step(&point, [bucket_loss, cell_loss]));
         if let Some(path) = config.checkpoint.as_ref().filter(|_| saved.elapsed() >= config.checkpoint_every) {
-            state.write(path, &config.data, config.seed)?;
+            state.write(path, &identity, config.seed)?;
             saved = Instant::now();
         }
     }
     if let Some(path) = &config.checkpoint {
-        state.write(path, &config.data, config.seed)?;
+        state.write(path, &identity, config.seed)?;
     }
     let restored = evaluated(tables, config, &state.best)?;
-    Ok(Pretrained { parameters: state.best, step: state.best_step, restored })
+    Ok(Pretrained { parameters: state.best, step: state.best_step, restored, begun: state.begun })
 }
 
 fn evaluated(tables: &Tables, config: &PretrainConfig, parameters: &[f32]) -> Result<RestorationErrors> {
@@ -202,7 +231,6 @@ pub fn write(
     config: &PretrainConfig,
     pretrained: &Pretrained,
     command: String,
-    commit: Option<String>,
 ) -> Result<DataManifest> {
     let weights = to_bytes(&config.data.parameters(), &pretrained.parameters)?;
     let manifest = DataManifest {
@@ -212,7 +240,8 @@ pub fn write(
         seed: config.seed,
         steps: pretrained.step,
         command,
-        commit,
+        commit: config.commit.clone(),
+        begun: pretrained.begun.clone(),
         databases: tables.databases.clone(),
         held_out: tables.held_out_databases.clone(),
         tables: tables.training.iter().map(Vec::len).sum(),

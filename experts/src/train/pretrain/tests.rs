@@ -147,12 +147,25 @@ fn a_short_run_restores_and_goes_on_where_it_was() {
     let (first, last): (f32, f32) = (losses[..5].iter().sum(), losses[25..].iter().sum());
     assert!(losses.len() == 30 && last < 0.95 * first, "{losses:?}");
     assert!(whole.restored.buckets.is_finite() && whole.restored.cells > 0.8, "{:?}", whole.restored);
-    let first = PretrainConfig { steps: 30, resume: true, ..config.clone() };
+    let resume = PretrainConfig { resume: true, ..config.clone() };
     assert_eq!(
-        fit(&tables, &first, &device(), |_| panic!("all steps were taken")).unwrap().parameters,
+        fit(&tables, &resume, &device(), |_| panic!("all steps were taken")).unwrap().parameters,
         whole.parameters
     );
-    let manifest = write(&folder, &tables, &config, &whole, "test".to_owned(), None).unwrap();
+    // As if it had been killed after the checkpoint of step 12.
+    let often = PretrainConfig { checkpoint_every: Duration::ZERO, ..config.clone() };
+    let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        fit(&tables, &often, &device(), |event| {
+            assert!(!matches!(event, Event::Step(point, _) if point.step == 13), "killed");
+        })
+    }));
+    assert!(killed.is_err());
+    let mut taken = 0;
+    let resumed = fit(&tables, &resume, &device(), |event| taken += u64::from(matches!(event, Event::Step(..))));
+    assert_eq!((resumed.unwrap().parameters, taken), (whole.parameters.clone(), 18));
+    let other = Tables { databases: vec!["c".to_owned()], ..tables.clone() };
+    assert!(fit(&other, &resume, &device(), |_| ()).is_err());
+    let manifest = write(&folder, &tables, &config, &whole, "test".to_owned()).unwrap();
     assert_eq!((manifest.tables, manifest.held_out.len()), (3, 1));
     std::fs::remove_dir_all(folder).unwrap();
 }
