@@ -1,12 +1,15 @@
 //! The corpus' workloads: queries with exact answers, and what other systems estimate for them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hashbrown::HashMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::queries::Kind;
 
 /// The kind of the connected sub-joins of the hard queries.
 pub const SUBPLAN: &str = "subplan";
@@ -65,7 +68,8 @@ impl Source {
     /// Reads the queries of these kinds, [`SUBPLAN`] among them; of a file, all.
     ///
     /// # Errors
-    /// When there is no corpus, a named database has no workload, a file is damaged, or a query has no answer.
+    /// When there is no corpus or no query, a named database has no workload, a kind is unknown, a file is damaged, or a query has
+    /// no answer.
     pub fn read(&self, kinds: &[String]) -> Result<Vec<Workload>> {
         let workloads = self.read_unanswered(kinds)?;
         let unanswered = workloads.iter().flat_map(|workload| &workload.queries).find(|query| query.truth.is_nan());
@@ -78,17 +82,19 @@ impl Source {
     /// The same for who needs no answers.
     ///
     /// # Errors
-    /// When there is no corpus, a named database has no workload, or a file is damaged.
+    /// When there is no corpus or no query, a named database has no workload, a kind is unknown, or a file is damaged.
     pub fn read_unanswered(&self, kinds: &[String]) -> Result<Vec<Workload>> {
-        match (&self.folder, &self.queries, &self.workloads) {
+        let workloads = match (&self.folder, &self.queries, &self.workloads) {
             (Some(folder), Some(queries), _) => {
                 let name = folder.canonicalize().with_context(|| folder.display().to_string())?;
                 let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                Ok(vec![Workload { database: name, folder: folder.clone(), queries: read_file(queries)? }])
+                vec![Workload { database: name, folder: folder.clone(), queries: read_file(queries)? }]
             }
-            (_, _, Some(workloads)) => self.read_files(workloads),
-            _ => read_workloads(&self.corpus, &self.database, kinds),
-        }
+            (_, _, Some(workloads)) => self.read_files(workloads)?,
+            _ => read_workloads(&self.corpus, &self.database, kinds)?,
+        };
+        ensure!(workloads.iter().any(|workload| !workload.queries.is_empty()), "there are no queries");
+        Ok(workloads)
     }
 
     /// Reads the files of `workloads`, one per database, in order of name.
@@ -148,7 +154,7 @@ struct SubplanEntry {
 /// a workload, in order of name.
 ///
 /// # Errors
-/// When there is no corpus, a named database has no workload, or a file is damaged.
+/// When there is no corpus, a named database has no workload, a kind is unknown or has no query, or a file is damaged.
 fn read_workloads(corpus: &Path, names: &[String], kinds: &[String]) -> Result<Vec<Workload>> {
     let entries = std::fs::read_dir(corpus).with_context(|| {
         format!("no corpus at {}: give the folder that holds the databases with --corpus", corpus.display())
@@ -166,23 +172,30 @@ fn read_workloads(corpus: &Path, names: &[String], kinds: &[String]) -> Result<V
     if let Some(missing) = names.iter().find(|wanted| databases.iter().all(|folder| name(folder) != **wanted)) {
         bail!("no workload of {missing} in {}", corpus.display());
     }
-    databases
-        .into_iter()
-        .filter(|folder| names.is_empty() || names.contains(&name(folder)))
-        .map(|folder| {
-            let mut queries = read_queries(&folder.join("workload"), kinds)?;
-            if kinds.iter().any(|kind| kind == SUBPLAN) {
-                queries.extend(read_subplans(&folder.join("workload"))?);
-            }
-            Ok(Workload { database: name(&folder), folder, queries })
-        })
-        .collect()
+    let mut there = BTreeSet::from([SUBPLAN.to_owned()]);
+    let mut workloads = vec![];
+    for folder in databases.into_iter().filter(|folder| names.is_empty() || names.contains(&name(folder))) {
+        let mut queries = read_queries(&folder.join("workload"), kinds, &mut there)?;
+        if kinds.iter().any(|kind| kind == SUBPLAN) {
+            queries.extend(read_subplans(&folder.join("workload"))?);
+        }
+        workloads.push(Workload { database: name(&folder), folder, queries });
+    }
+    let known = |kind: &String| there.contains(kind) || Kind::from_str(kind, false).is_ok();
+    let unknown: Vec<&str> = kinds.iter().filter(|kind| !known(kind)).map(String::as_str).collect();
+    let there = there.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    ensure!(unknown.is_empty(), "no kind of queries is called {}: there are {there}", unknown.join(", "));
+    let empty = workloads.iter().all(|workload| workload.queries.is_empty());
+    ensure!(!empty, "there are no queries of kind {}, but of {there}", kinds.join(", "));
+    Ok(workloads)
 }
 
-fn read_queries(folder: &Path, kinds: &[String]) -> Result<Vec<CorpusQuery>> {
+/// The queries of these kinds; adds the kinds that are there.
+fn read_queries(folder: &Path, kinds: &[String], there: &mut BTreeSet<String>) -> Result<Vec<CorpusQuery>> {
     let anchors: Vec<AnchorEntry> = read_lines(&folder.join("anchors.jsonl"))?;
     let anchors: HashMap<String, AnchorEntry> = anchors.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
     let entries: Vec<QueryEntry> = read_lines(&folder.join("queries.jsonl"))?;
+    there.extend(entries.iter().map(|entry| entry.kind.clone()));
     let wanted = entries.into_iter().filter(|entry| kinds.contains(&entry.kind));
     let read = |entry: QueryEntry| {
         let anchor = anchors.get(&entry.id);
@@ -283,6 +296,12 @@ pub(crate) mod tests {
         assert_eq!((subplans[0].queries.len(), subplans[0].queries[0].tables), (1, 2));
         let missing = read_workloads(corpus.path(), &["shop2".to_owned()], &kinds).unwrap_err();
         assert!(missing.to_string().contains("no workload of shop2"));
+        let refused = |kinds: &[&str]| {
+            let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+            read_workloads(corpus.path(), &[], &kinds).unwrap_err().to_string()
+        };
+        assert_eq!(refused(&["seed", "sed"]), "no kind of queries is called sed: there are aqp, seed, subplan");
+        assert_eq!(refused(&["hard"]), "there are no queries of kind hard, but of aqp, seed, subplan");
         let (folder, file) = (corpus.path().join("shop"), corpus.path().join("shop/workload/queries.jsonl"));
         let from_file = Source { folder: Some(folder), queries: Some(file.clone()), ..source(corpus.path()) };
         let read = from_file.read(&[]).unwrap();

@@ -14,6 +14,7 @@ use relata::cli::database::Database;
 use relata::cli::session::SessionOptions;
 use relata::{LayoutAdvice, Relata};
 
+use crate::arguments::at_least_one;
 use crate::corpus::Source;
 use crate::score::figures::table;
 
@@ -33,7 +34,7 @@ pub struct LayoutOptions {
     #[arg(long, default_value_t = 3)]
     pub columns: usize,
     /// Repetitions of the workload, of which the fastest of each query counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub repeat: usize,
 }
 

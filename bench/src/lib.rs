@@ -20,6 +20,7 @@
 
 pub mod ablations;
 pub mod answers;
+mod arguments;
 pub mod baseline;
 pub mod calibrate;
 pub mod compare;
@@ -28,6 +29,7 @@ pub mod count;
 pub mod database;
 pub mod layout;
 pub mod machine;
+mod manifest;
 pub mod marginals;
 pub mod metrics;
 pub mod oracle;

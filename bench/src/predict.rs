@@ -4,9 +4,10 @@
 //! examples and rows to predict, which come later where the rows have a time; everyone predicts the same splits from the same
 //! features. The in-context predictor and linear models run here; `bench/peers` adds tree ensembles over what `--export` writes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
@@ -46,7 +47,7 @@ pub struct PredictOptions {
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,
     /// Steps along foreign keys; 0 reads the columns of the table alone
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = PredictOptions::DEPTH)]
     pub depth: usize,
     /// Features that a predictor reads at most
     #[arg(long, default_value_t = 30)]
@@ -57,9 +58,9 @@ pub struct PredictOptions {
     /// Folder with other weights: in_context.safetensors and in_context.json
     #[arg(long)]
     pub weights: Option<PathBuf>,
-    /// Name of the in-context predictor in the results
-    #[arg(long, default_value = "relata")]
-    pub name: String,
+    /// Name of the in-context predictor in the results [default: "relata", or what its weights, depth and keys say]
+    #[arg(long)]
+    pub name: Option<String>,
     /// Folder of the results, one file for each name, and of features that were made before
     #[arg(long, default_value = ".relata/predict")]
     pub output: PathBuf,
@@ -92,9 +93,9 @@ pub(crate) struct Split {
 /// Scores the predictor on what was asked for, or prints what is there.
 ///
 /// # Errors
-/// When the corpus, weights or results cannot be read, or features cannot be made or kept.
+/// When the corpus, weights or results cannot be read, when there are no results to print or two folders of weights have seen as many
+/// tasks, or when features cannot be made or kept.
 pub fn run(options: &PredictOptions) -> Result<String> {
-    std::fs::create_dir_all(&options.output)?;
     if !options.scaling.is_empty() {
         return scale(options);
     }
@@ -110,11 +111,17 @@ pub fn run(options: &PredictOptions) -> Result<String> {
 
 /// Scores weights of several stages of training.
 fn scale(options: &PredictOptions) -> Result<String> {
-    let tasks = prepare::tasks(options)?;
-    let mut stages = scaling::Stages::new();
+    let mut weights = BTreeMap::new();
     for folder in &options.scaling {
         let (predictor, manifest) = read_weights(folder)?;
-        stages.insert(manifest.seen, predicted(options, &predictor, &tasks)?);
+        if let Some((other, _)) = weights.insert(manifest.seen, (folder, predictor)) {
+            bail!("{} and {} have both seen {} tasks", other.display(), folder.display(), manifest.seen);
+        }
+    }
+    let tasks = prepare::tasks(options)?;
+    let mut stages = scaling::Stages::new();
+    for (seen, (_, predictor)) in weights {
+        stages.insert(seen, predicted(options, PredictOptions::NAME, &predictor, &tasks)?);
     }
     if let Some(path) = &options.plot {
         scaling::plot(&stages, path)?;
@@ -123,15 +130,16 @@ fn scale(options: &PredictOptions) -> Result<String> {
 }
 
 fn score(options: &PredictOptions) -> Result<()> {
+    let name = options.name()?;
     let predictor = match &options.weights {
         Some(folder) => read_weights(folder)?.0,
         None => InContextPredictor::pretrained()?,
     };
     let tasks = prepare::tasks(options)?;
-    let mut scores = predicted(options, &predictor, &tasks)?;
+    let mut scores = predicted(options, &name, &predictor, &tasks)?;
     for task in &tasks {
         let splits = splits(options, task);
-        if options.name == PredictOptions::NAME {
+        if name == PredictOptions::NAME {
             for split in &splits {
                 scores.extend(linear::score(task, split)?);
                 scores.push(entity::score(task, split));
@@ -141,7 +149,8 @@ fn score(options: &PredictOptions) -> Result<()> {
             export::write(&options.output, task, &splits)?;
         }
     }
-    scores::write(&options.output, &options.name, &scores)
+    std::fs::create_dir_all(&options.output)?;
+    scores::write(&options.output, &name, &scores)
 }
 
 fn read_weights(folder: &Path) -> Result<(InContextPredictor, InContextManifest)> {
@@ -151,14 +160,19 @@ fn read_weights(folder: &Path) -> Result<(InContextPredictor, InContextManifest)
 }
 
 /// The scores of a predictor on all splits of some tasks.
-fn predicted(options: &PredictOptions, predictor: &InContextPredictor, tasks: &[Prepared]) -> Result<Vec<Score>> {
+fn predicted(
+    options: &PredictOptions,
+    name: &str,
+    predictor: &InContextPredictor,
+    tasks: &[Prepared],
+) -> Result<Vec<Score>> {
     let bar = ProgressBar::new(tasks.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")?);
     let mut scores: Vec<Score> = vec![];
     for task in tasks {
         bar.set_message(task.name.clone());
         for split in splits(options, task) {
-            scores.push(in_context(options, predictor, task, &split)?);
+            scores.push(in_context(name, predictor, task, &split)?);
         }
         bar.inc(1);
     }
@@ -169,6 +183,29 @@ fn predicted(options: &PredictOptions, predictor: &InContextPredictor, tasks: &[
 impl PredictOptions {
     /// The predictor's name in results that are not of a control.
     const NAME: &str = "relata";
+
+    /// Its steps along foreign keys there.
+    const DEPTH: usize = 2;
+
+    /// The predictor's name: that of a control says how it differs.
+    fn name(&self) -> Result<String> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let mut parts = vec![];
+        if let Some(folder) = &self.weights {
+            let name = folder.file_name().context("the weights have no name of their own: give one with --name")?;
+            parts.push(name.to_string_lossy().into_owned());
+        }
+        if self.depth != Self::DEPTH {
+            parts.push(format!("depth-{}", self.depth));
+        }
+        if self.shuffle_keys {
+            parts.push("shuffled-keys".to_owned());
+        }
+        ensure!(parts != [Self::NAME], "these weights are called as those that ship: give another name with --name");
+        Ok(if parts.is_empty() { Self::NAME.to_owned() } else { parts.join("-") })
+    }
 }
 
 /// The splits of a task: earlier rows are examples where there is a time.
@@ -214,12 +251,7 @@ fn columns(features: &FeatureTable, columns: &[usize], rows: &[usize]) -> Vec<Co
     columns.iter().map(column).collect()
 }
 
-fn in_context(
-    options: &PredictOptions,
-    predictor: &InContextPredictor,
-    task: &Prepared,
-    split: &Split,
-) -> Result<Score> {
+fn in_context(name: &str, predictor: &InContextPredictor, task: &Prepared, split: &Split) -> Result<Score> {
     let examples = columns(&task.features, &split.columns, &split.examples);
     let rows = columns(&task.features, &split.columns, &split.rows);
     let (labels, used) = compact(&task.labels_of(&split.examples));
@@ -236,7 +268,7 @@ fn in_context(
             Prediction::Numbers(_) => vec![f64::from(prediction.mean().unwrap_or(f32::NAN))],
         })
         .collect();
-    Ok(Score::new(&options.name, task, split, &values))
+    Ok(Score::new(name, task, split, &values))
 }
 
 /// Labels whose classes all occur, and the class that each of them was.
@@ -250,5 +282,55 @@ fn compact(labels: &Labels) -> (Labels, Vec<u32>) {
             let place = |label: &u32| used.partition_point(|class| class < label) as u32;
             (Labels::Classes { labels: labels.iter().map(place).collect(), count: used.len() }, used)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use relata_experts::weights::{IN_CONTEXT_MANIFEST, IN_CONTEXT_WEIGHTS};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: PredictOptions,
+    }
+
+    fn parse(more: &[&str]) -> PredictOptions {
+        Command::parse_from([&["predict"], more].concat()).options
+    }
+
+    #[test]
+    fn controls_have_names_of_their_own() {
+        let name = |more: &[&str]| parse(more).name().unwrap();
+        assert_eq!(name(&["--shots", "64,256"]), "relata");
+        assert_eq!(name(&["--depth", "0"]), "depth-0");
+        assert_eq!(name(&["--shuffle-keys", "--weights", ".relata/in-context/most/"]), "most-shuffled-keys");
+        assert_eq!(name(&["--depth", "1", "--name", "near"]), "near");
+        assert!(parse(&["--weights", "other/relata"]).name().unwrap_err().to_string().contains("--name"));
+    }
+
+    #[test]
+    fn results_that_are_not_there_are_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("missing");
+        let missing = run(&parse(&["--report", "--output", &output.display().to_string()])).unwrap_err();
+        assert!(missing.to_string().contains("no results") && !output.exists(), "{missing}");
+    }
+
+    #[test]
+    fn stages_have_seen_different_tasks() {
+        let folder = tempfile::tempdir().unwrap();
+        let stages = ["one", "two"].map(|name| folder.path().join(name));
+        for stage in &stages {
+            std::fs::create_dir(stage).unwrap();
+            std::fs::write(stage.join("in_context.safetensors"), IN_CONTEXT_WEIGHTS).unwrap();
+            std::fs::write(stage.join("in_context.json"), IN_CONTEXT_MANIFEST).unwrap();
+        }
+        let [one, two] = stages.map(|stage| stage.display().to_string());
+        let refused = run(&parse(&["--scaling", &one, &two])).unwrap_err().to_string();
+        assert!(refused.contains("have both seen"), "{refused}");
     }
 }

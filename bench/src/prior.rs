@@ -19,6 +19,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use relata_experts::prior::{Description, PriorConfig, Tables};
 use serde::{Deserialize, Serialize};
 
+use crate::manifest;
 use crate::trace::parse_range;
 
 /// File beside the databases that says how they were drawn.
@@ -86,8 +87,12 @@ pub fn run(options: &PriorOptions) -> Result<PriorReport> {
     }
     // Refuses a contradiction before anything is written.
     Tables::new(&config, options.seed)?;
-    std::fs::create_dir_all(&options.output).with_context(|| options.output.display().to_string())?;
-    check_manifest(&config, &options.output)?;
+    let manifest = Manifest {
+        relata: env!("CARGO_PKG_VERSION").to_owned(),
+        tables: (*config.tables.start(), *config.tables.end()),
+        rows: (*config.rows.start(), *config.rows.end()),
+    };
+    manifest::check(&options.output, MANIFEST, &manifest, PartialEq::eq)?;
 
     let start = Instant::now();
     let mut report = PriorReport::default();
@@ -146,23 +151,6 @@ fn write_table(batch: &RecordBatch, path: &Path) -> Result<()> {
     }
     writer.close()?;
     Ok(())
-}
-
-/// Writes how the databases are drawn, or makes sure that those which are there were drawn in the same way.
-fn check_manifest(config: &PriorConfig, output: &Path) -> Result<()> {
-    let manifest = Manifest {
-        relata: env!("CARGO_PKG_VERSION").to_owned(),
-        tables: (*config.tables.start(), *config.tables.end()),
-        rows: (*config.rows.start(), *config.rows.end()),
-    };
-    let path = output.join(MANIFEST);
-    if path.exists() {
-        let text = std::fs::read_to_string(&path)?;
-        let found: Manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        ensure!(found == manifest, "{} holds databases of other options ({})", output.display(), text.trim());
-        return Ok(());
-    }
-    std::fs::write(&path, serde_json::to_string(&manifest)? + "\n").with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

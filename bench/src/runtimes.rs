@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use hashbrown::HashMap;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,11 +16,15 @@ use relata_experts::PhysicalExpert;
 use relata_experts::physical::Runtime;
 use relata_experts::train::physical::tune::{PhysicalTuneConfig, tune};
 use relata_experts::train::physical::{elapsed_us, rows};
-use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery};
+use relata_featurize::graph::LAYOUT_VERSION;
+use relata_featurize::trace::{DatabaseTrace, Execution, TracedQuery, read_all};
+use serde::{Deserialize, Serialize};
 
 use self::trees::Trees;
+use crate::arguments::{at_least_one, seconds};
 use crate::corpus::{CorpusQuery, Source, Workload};
 use crate::database::Database;
+use crate::manifest;
 use crate::metrics::{percentile, q_error, sorted};
 use crate::queries::{Generator, Kind};
 use crate::score::figures::table;
@@ -31,6 +35,9 @@ mod trees;
 
 /// Bytes below which all memory counts as the same.
 const LEAST_BYTES: f64 = 65_536.0;
+
+/// File beside the executions that says how they were made.
+const MANIFEST: &str = "runtimes.json";
 
 /// Seed of the queries to tune on, and the folder of their executions.
 const TUNING_SEED: u64 = 7_000;
@@ -52,13 +59,13 @@ pub struct RuntimeOptions {
     #[arg(long, value_delimiter = ',', default_values = ["seed", "hard"])]
     pub kinds: Vec<String>,
     /// Queries of each kind and database, from the first
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Numbers of threads to execute with
-    #[arg(long, value_delimiter = ',', default_values_t = [2])]
+    #[arg(long, value_delimiter = ',', default_values_t = [2], value_parser = at_least_one)]
     pub threads: Vec<usize>,
     /// Rows of a batch to execute with; with several settings the fastest is predicted, and relata plans all
-    #[arg(long, value_delimiter = ',', default_values_t = [8192])]
+    #[arg(long, value_delimiter = ',', default_values_t = [8192], value_parser = at_least_one)]
     pub batch_sizes: Vec<usize>,
     /// Memory that the operators of a query may hold, as in 64m, and spill beyond it
     #[arg(long, value_parser = parse_bytes)]
@@ -67,10 +74,10 @@ pub struct RuntimeOptions {
     #[arg(long)]
     pub both: bool,
     /// Repetitions of an execution
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub repeat: usize,
     /// Seconds after which an execution is given up
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, value_parser = seconds)]
     pub timeout: f64,
     /// Folder that the executions are kept in, one folder per database
     #[arg(long, default_value = ".relata/runtimes")]
@@ -91,6 +98,52 @@ pub struct RuntimeOptions {
     /// Milliseconds that a query takes at least to be scored
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1.0)]
     pub above: f64,
+}
+
+/// What decides the executions in a folder beside the databases.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    layout: u32,
+    kinds: Vec<String>,
+    limit: Option<usize>,
+    threads: Vec<usize>,
+    batch_sizes: Vec<usize>,
+    memory_limit: Option<usize>,
+    both: bool,
+    repeat: usize,
+    timeout: f64,
+    /// Queries to tune on; `None` of those that are predicted.
+    tune: Option<usize>,
+}
+
+impl Manifest {
+    fn new(options: &RuntimeOptions, tune: Option<usize>) -> Self {
+        Self {
+            layout: LAYOUT_VERSION,
+            kinds: options.kinds.clone(),
+            limit: options.limit,
+            threads: options.threads.clone(),
+            batch_sizes: options.batch_sizes.clone(),
+            memory_limit: options.memory_limit,
+            both: options.both,
+            repeat: options.repeat,
+            timeout: options.timeout,
+            tune,
+        }
+    }
+
+    /// Writes how executions are made, or makes sure that those which are there were made in the same way.
+    fn check(&self, output: &Path) -> Result<()> {
+        if output.is_dir() && !output.join(MANIFEST).exists() {
+            let traces = read_all(output).with_context(|| output.display().to_string())?;
+            ensure!(
+                traces.iter().all(|trace| trace.executions.is_empty()),
+                "{} holds executions, but no {MANIFEST} that says by which options: name another folder with --output",
+                output.display()
+            );
+        }
+        manifest::check(output, MANIFEST, self, PartialEq::eq)
+    }
 }
 
 /// The q-errors of one execution.
@@ -114,7 +167,8 @@ struct Scored {
 /// Executes what has not been executed, and scores all.
 ///
 /// # Errors
-/// When the queries or a database cannot be read, or the executions cannot be kept.
+/// When the queries or a database cannot be read, when the output holds executions of other options or queries, when no query of a
+/// database could be executed, or when the executions cannot be kept.
 pub fn run(options: &RuntimeOptions) -> Result<String> {
     let expert = match &options.weights {
         Some(folder) => {
@@ -124,6 +178,10 @@ pub fn run(options: &RuntimeOptions) -> Result<String> {
         None => PhysicalExpert::pretrained()?,
     };
     let trees = if options.trees.is_empty() { None } else { Some(Trees::train(&options.trees)?) };
+    Manifest::new(options, None).check(&options.output)?;
+    if options.tune > 0 {
+        Manifest::new(options, Some(options.tune)).check(&options.output.join(TUNING))?;
+    }
     let (mut scored, mut advised, mut traces) = (vec![], vec![], vec![]);
     for workload in options.source.read_unanswered(&options.kinds)? {
         let queries = of_each_kind(&workload, options.limit);
@@ -238,7 +296,16 @@ fn executed(
 ) -> Result<DatabaseTrace> {
     let folder = output.join(&workload.database);
     if folder.is_dir() {
-        return Ok(DatabaseTrace::read(&folder)?);
+        let trace = DatabaseTrace::read(&folder)?;
+        let is_asked = |found: &TracedQuery| queries.iter().any(|query| query.sql == found.sql);
+        ensure!(
+            trace.queries.iter().all(is_asked),
+            "{} holds executions of other queries: name another folder with --output",
+            folder.display()
+        );
+        if !trace.executions.is_empty() {
+            return Ok(trace);
+        }
     }
     let how = ExecuteOptions {
         threads: options.threads.clone(),
@@ -272,8 +339,15 @@ fn executed(
         }
     }
     bar.finish_and_clear();
-    std::fs::create_dir_all(output)?;
-    trace.write(&folder)?;
+    if !queries.is_empty() {
+        ensure!(
+            !trace.executions.is_empty(),
+            "none of the {} queries over {} could be executed",
+            queries.len(),
+            trace.name
+        );
+        trace.write(&folder)?;
+    }
     Ok(trace)
 }
 
@@ -366,4 +440,57 @@ fn print(scored: &[Scored]) -> String {
     };
     let rows = kinds.iter().map(|kind| row(Some(kind))).chain([row(None)]).collect();
     format!("q-errors of runtimes at the 50th / 90th / 95th percentile\n{}", table(&[&columns], rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::corpus::tests::write_corpus;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: RuntimeOptions,
+    }
+
+    fn parse(folder: &Path, more: &[&str]) -> Result<RuntimeOptions, clap::Error> {
+        let [corpus, output] = ["corpus", "output"].map(|name| folder.join(name).display().to_string());
+        let fixed = ["runtimes", "--kinds", "seed", "--corpus", &corpus, "--output", &output];
+        Ok(Command::try_parse_from([&fixed, more].concat())?.options)
+    }
+
+    #[test]
+    fn executions_are_of_the_same_options() {
+        let folder = tempfile::tempdir().unwrap();
+        write_corpus(&folder.path().join("corpus"));
+        let run = |more: &[&str]| run(&parse(folder.path(), more).unwrap());
+        let kept = folder.path().join("output/shop");
+        run(&[]).unwrap();
+        assert_eq!(DatabaseTrace::read(&kept).unwrap().executions.len(), 1);
+        assert!(run(&["--above", "0"]).unwrap().contains("seed"));
+        for other in [["--timeout", "9"], ["--batch-sizes", "1024"], ["--limit", "1"]] {
+            assert!(run(&other).unwrap_err().to_string().contains("other options"), "{other:?}");
+        }
+        let queries = folder.path().join("corpus/shop/workload/queries.jsonl");
+        let text = std::fs::read_to_string(&queries).unwrap();
+        std::fs::write(&queries, text.replace("x < 10", "x < 11")).unwrap();
+        assert!(run(&[]).unwrap_err().to_string().contains("other queries"));
+        std::fs::remove_file(folder.path().join("output").join(MANIFEST)).unwrap();
+        assert!(run(&[]).unwrap_err().to_string().contains("--output"));
+        std::fs::remove_dir_all(&kept).unwrap();
+        std::fs::write(&queries, text.replace("t.x <", "t.y <")).unwrap();
+        assert!(run(&[]).unwrap_err().to_string().contains("none of the 1 queries over shop"));
+        assert!(!kept.exists());
+    }
+
+    #[test]
+    fn nothing_is_no_option() {
+        let folder = Path::new("nowhere");
+        assert!(parse(folder, &["--memory-limit", "64m"]).is_ok());
+        for name in ["--threads", "--batch-sizes", "--repeat", "--timeout"] {
+            assert!(parse(folder, &[name, "0"]).is_err(), "{name}");
+        }
+    }
 }

@@ -14,13 +14,19 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index;
 use relata_experts::prior::{PriorConfig, generate};
+use relata_featurize::graph::LAYOUT_VERSION;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::{RowSample, TableInput, bin_of};
 use relata_featurize::restoration::{self, CountedHistogram, TableTask};
 use relata_featurize::sketch::{ColumnSketch, Domain};
+use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Role, Table};
+use crate::manifest;
 use crate::trace::parse_range;
+
+/// File beside the tables that says how they were made.
+const MANIFEST: &str = "tables.json";
 
 /// Histograms over one, two, ... columns that are drawn of a table to train on, if it has so many.
 const TRAINING_HISTOGRAMS: [usize; 5] = [3, 6, 6, 6, 6];
@@ -54,6 +60,14 @@ pub struct TablesOptions {
     pub database: Vec<PathBuf>,
 }
 
+/// What decides the content of a folder.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    layout: u32,
+    seed: u64,
+    rows: (usize, usize),
+}
+
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct TablesReport {
@@ -72,7 +86,8 @@ pub struct TablesReport {
 /// Writes the tables of every database that is not there yet.
 ///
 /// # Errors
-/// When a database is for measuring only, or cannot be read or written.
+/// When a database is for measuring only, when the output holds tables of other options, or when a database cannot be read or
+/// written.
 pub fn run(options: &TablesOptions) -> Result<TablesReport> {
     for folder in &options.database {
         if Database::role_of_folder(folder)? == Role::Eval {
@@ -81,6 +96,8 @@ pub fn run(options: &TablesOptions) -> Result<TablesReport> {
     }
     let count = options.synthetic + options.database.len();
     ensure!(count > 0, "no database: give --synthetic N or --database DIR");
+    let manifest = Manifest { layout: LAYOUT_VERSION, seed: options.seed, rows: options.rows };
+    manifest::check(&options.output, MANIFEST, &manifest, PartialEq::eq)?;
     let start = Instant::now();
     let bar = ProgressBar::new(count as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} databases  {elapsed} (+{eta})  {msg}")?);
@@ -217,6 +234,8 @@ mod tests {
             assert!(task.histograms.iter().all(|histogram| (rows(histogram) - task.rows).abs() < 0.5));
         }
         assert_eq!(run(&options).unwrap().complete, 2);
+        let other = run(&TablesOptions { rows: (100, 500), ..options });
+        assert!(other.unwrap_err().to_string().contains("other options"));
     }
 
     #[test]

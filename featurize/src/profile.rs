@@ -108,9 +108,12 @@ impl TableProfile {
     /// Profiles a table in one scan through DataFusion, in parts that are read at the same time.
     ///
     /// # Errors
-    /// When the scan fails.
+    /// When the scan fails, or would not end or take away what a query is to read, as that of a stream.
     pub async fn build(session: &dyn Session, table: &dyn TableProvider, config: &ProfileConfig) -> Result<Self> {
         let plan = scan(session, table, config.parts).await?;
+        if plan.boundedness().is_unbounded() {
+            return Err(FeaturizeError::Unsupported("the profile of an unbounded table".to_owned()));
+        }
         let known = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
         let ranges = builder::known_ranges(known.as_deref(), &plan.schema());
         let tasks =

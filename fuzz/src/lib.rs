@@ -9,6 +9,7 @@ pub mod sessions;
 use std::path::Path;
 
 use relata_experts::stack::ExpertStack;
+use relata_experts::weights::sha256;
 use relata_featurize::profile::TableProfile;
 
 use sessions::Outcome;
@@ -23,13 +24,20 @@ pub fn profile(data: &[u8]) {
     }
 }
 
-/// Weights are read or refused; what is read passes for the committed weights only.
+/// Weights are read or refused: the bytes are the length of the weights in four little-endian bytes, these, and their manifest.
+/// Says whether they were read.
 ///
 /// # Panics
-/// When the bytes pass for weights.
-pub fn weights(data: &[u8]) {
-    let (weights, manifest) = data.split_at(data.len() / 2);
-    assert!(ExpertStack::from_bytes(weights, manifest).is_err(), "arbitrary bytes passed for weights");
+/// When weights are read that their manifest does not describe, or whose numbers are not finite.
+pub fn weights(data: &[u8]) -> bool {
+    let Some((length, data)) = data.split_first_chunk::<4>() else { return false };
+    let (weights, manifest) = data.split_at(data.len().min(u32::from_le_bytes(*length) as usize));
+    let Ok(stack) = ExpertStack::from_bytes(weights, manifest) else { return false };
+    assert_eq!(stack.manifest().map(|manifest| manifest.sha256.clone()), Some(sha256(weights)));
+    let parameters = stack.parameters();
+    assert_eq!(parameters.len(), stack.config().parameter_count());
+    assert!(parameters.iter().all(|parameter| parameter.is_finite()));
+    true
 }
 
 /// A text that is a query goes from plan to join graph and back, in an order that random estimates choose, and has the same
@@ -62,6 +70,7 @@ mod tests {
     use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use proptest::prelude::*;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    use relata_experts::weights::{PRETRAINED_MANIFEST, PRETRAINED_WEIGHTS};
     use relata_featurize::profile::ProfileConfig;
 
     use super::*;
@@ -93,8 +102,42 @@ mod tests {
     fn seeds_pass() {
         assert!(TableProfile::from_bytes(&STORED_PROFILE, Path::new("seed")).is_ok());
         profile(&STORED_PROFILE);
-        seeds("weights").iter().for_each(|seed| weights(seed));
+        assert!(seeds("weights").iter().all(|seed| !weights(seed)));
         seeds("sql").iter().for_each(|seed| sql(seed));
+    }
+
+    /// Weights and a manifest as the body reads them; the manifest's checksum is made that of the weights.
+    fn stored_weights(weights: &[u8]) -> Vec<u8> {
+        let manifest = std::str::from_utf8(PRETRAINED_MANIFEST).unwrap();
+        let manifest = manifest.replace(&sha256(PRETRAINED_WEIGHTS), &sha256(weights));
+        [&(weights.len() as u32).to_le_bytes(), weights, manifest.as_bytes()].concat()
+    }
+
+    #[test]
+    fn mutated_weights_are_refused_or_sound() {
+        assert!(weights(&stored_weights(PRETRAINED_WEIGHTS)));
+        let mut runner =
+            TestRunner::new_with_rng(Config::with_cases(48), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let places = (any::<bool>(), any::<prop::sample::Index>(), any::<u8>());
+        let read = RefCell::new([0; 2]);
+        let run = runner.run(&places, |(in_header, position, byte)| {
+            // The header of a safetensors file comes before the numbers.
+            let header = 8 + u64::from_le_bytes(*PRETRAINED_WEIGHTS.first_chunk().unwrap()) as usize;
+            let mut mutated = PRETRAINED_WEIGHTS.to_vec();
+            let at = if in_header { position.index(header) } else { header + position.index(mutated.len() - header) };
+            mutated[at] = byte;
+            read.borrow_mut()[usize::from(weights(&stored_weights(&mutated)))] += 1;
+            assert!(!weights(&stored_weights(&mutated[..at])));
+            // The checksum of what it was.
+            let stored = stored_weights(PRETRAINED_WEIGHTS);
+            let unchecked = [&stored[..4], &mutated, &stored[4 + mutated.len()..]].concat();
+            assert_eq!(weights(&unchecked), mutated == PRETRAINED_WEIGHTS);
+            Ok(())
+        });
+        run.unwrap_or_else(|error| panic!("{error}"));
+        // Numbers may be others, the header may not.
+        let [refused, read] = read.into_inner();
+        assert!(refused >= 12 && read >= 12, "{refused} refused, {read} read");
     }
 
     #[test]

@@ -52,7 +52,8 @@ impl Relata {
     /// first.
     ///
     /// AVG, SUM, MIN and MAX of numbers and times, COUNT and COUNT(DISTINCT columns), with GROUP BY, over inner joins of base
-    /// tables; COUNT(*) over whatever can be estimated.
+    /// tables; COUNT(*) over whatever can be estimated. Groups are those that the samples have, the 1,000 with most rows at most:
+    /// HAVING, ORDER BY and LIMIT see no others.
     ///
     /// # Errors
     /// [`RelataError::NoAnswer`] for a query of another form, and when DataFusion cannot parse or plan it.
@@ -89,6 +90,9 @@ fn unsupported(reason: impl std::fmt::Display) -> RelataError {
 impl Split {
     /// Splits a plan as SQL gives it.
     pub(crate) fn new(state: &SessionState, plan: &LogicalPlan) -> Result<Self> {
+        if !plan.get_parameter_names()?.is_empty() {
+            return Err(unsupported("parameters have no values"));
+        }
         let options = state.config_options();
         let plan = state.analyzer().execute_and_check(plan.clone(), options, |_, _| {})?;
         let aggregate = aggregate_of(&plan)?;
@@ -135,7 +139,7 @@ impl Split {
             let count = answers.len();
             for (index, answer) in answers.into_iter().enumerate() {
                 let data_type = fields[groups + index].data_type();
-                let (lower, upper) = answer.value.map_or((None, None), |_| (Some(answer.lower), Some(answer.upper)));
+                let (lower, upper) = ends(&answer, data_type);
                 columns[groups + index].push(scalar(answer.value, data_type)?);
                 columns[groups + count + index].push(scalar(lower, data_type)?);
                 columns[groups + 2 * count + index].push(scalar(upper, data_type)?);
@@ -264,11 +268,28 @@ fn known(rows: Estimate) -> Result<Answer> {
     }
 }
 
+/// Numbers from here on stand for several integers.
+const MOST_EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
+
+/// The ends of the interval, so that what a float cannot tell from the answer is within it.
+fn ends(answer: &Answer, data_type: &DataType) -> (Option<f64>, Option<f64>) {
+    if answer.value.is_none() {
+        return (None, None);
+    }
+    let is_rounded = |end: f64| !data_type.is_floating() && (data_type.is_decimal() || end.abs() >= MOST_EXACT);
+    // On its way it is scaled, and so rounded, more than once.
+    let slack = |end: f64| if is_rounded(end) { 4.0 * f64::EPSILON * end.abs() } else { 0.0 };
+    (Some(answer.lower - slack(answer.lower)), Some(answer.upper + slack(answer.upper)))
+}
+
 /// A number as a value of this type, the nearest there is.
 fn scalar(value: Option<f64>, data_type: &DataType) -> Result<ScalarValue> {
     let Some(value) = value.filter(|value| !value.is_nan()) else { return Ok(ScalarValue::try_from(data_type)?) };
     let number = ScalarValue::Float64(Some(value));
-    let whole = ScalarValue::Int64(Some(value.round() as i64));
+    let whole = match data_type {
+        DataType::UInt64 => ScalarValue::UInt64(Some(value.round() as u64)),
+        _ => ScalarValue::Int64(Some(value.round() as i64)),
+    };
     Ok(match data_type {
         DataType::Date32 | DataType::Time32(_) => whole.cast_to(&DataType::Int32)?.cast_to(data_type)?,
         DataType::Date64 | DataType::Time64(_) | DataType::Timestamp(..) | DataType::Duration(_) => {

@@ -29,7 +29,14 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, replace_children_if
 use smallvec::{SmallVec, smallvec};
 
 /// The name of the rule that this one runs and checks.
-pub(crate) const CHECKED: &str = "FilterPushdown(Post)";
+const CHECKED: &str = "FilterPushdown(Post)";
+
+/// Checks what the rule among these pushes down.
+pub(crate) fn check(rules: &mut [Arc<dyn PhysicalOptimizerRule + Send + Sync>]) {
+    for rule in rules.iter_mut().filter(|rule| rule.name() == CHECKED) {
+        *rule = Arc::new(CheckedPushdown(Arc::clone(rule)));
+    }
+}
 
 /// The rule.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! Profiles are renewed, listed and forgotten.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,7 +7,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::prelude::SessionContext;
 
-use crate::optimizer::{Table, tables};
+use crate::optimizer::{Table, full_name, tables};
 use crate::profiles::{ProfileSource, ProfileStore, TableReport};
 use crate::{Relata, RelataError, Result};
 
@@ -71,7 +70,7 @@ impl Relata {
         for (name, provider) in selected(ctx, table).await? {
             let report = self.profiles.report(name.clone(), &provider);
             self.profiles.remove(&provider);
-            for file in self.profiles.files(&name, &provider) {
+            for file in self.profiles.stored(&name, &provider).map(|stored| stored.all()).unwrap_or_default() {
                 match std::fs::remove_file(&file) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(RelataError::Profiles(format!("{}: {error}", file.display())));
@@ -90,15 +89,12 @@ async fn selected(ctx: &SessionContext, table: Option<TableReference>) -> Result
     let Some(table) = table else { return tables(ctx).await };
     let missing = || RelataError::NoTable(table.to_string());
     let provider = ctx.table_provider(table.clone()).await.map_err(|_| missing())?;
-    let options = ctx.state();
-    let catalog = &options.config_options().catalog;
-    let name = table.clone().resolve(&catalog.default_catalog, &catalog.default_schema);
-    Ok(vec![(TableReference::from(name), provider)])
+    Ok(vec![(full_name(&ctx.state(), table), provider)])
 }
 
 impl ProfileStore {
     fn report(&self, table: TableReference, provider: &Arc<dyn TableProvider>) -> Option<ProfileReport> {
-        let file = names(&table).filter_map(|name| self.stored(&name, provider)).find(|stored| stored.file.exists());
+        let file = self.stored(&table, provider).filter(|stored| stored.file.exists());
         let known = self.read(provider, |entry| {
             let profile = &entry.table.profile;
             let (rows, columns, bytes) = (profile.rows as u64, profile.columns.len(), profile.bytes());
@@ -110,16 +106,4 @@ impl ProfileStore {
         let made = known.and_then(|known| known.1).or_else(|| file.as_ref()?.made());
         Some(ProfileReport { table, loaded: known.map(|known| known.0), stored: file.is_some(), made })
     }
-
-    /// What is stored of a table, of its data as it was before included.
-    fn files(&self, table: &TableReference, provider: &Arc<dyn TableProvider>) -> Vec<PathBuf> {
-        names(table).filter_map(|name| self.stored(&name, provider)).flat_map(|stored| stored.all()).collect()
-    }
-}
-
-/// A table's full name, and the shorter ones under which queries may have had it profiled.
-fn names(table: &TableReference) -> impl Iterator<Item = TableReference> {
-    let name = table.table();
-    let partial = table.schema().map(|schema| TableReference::partial(schema, name));
-    [Some(table.clone()), partial, Some(TableReference::bare(name))].into_iter().flatten()
 }

@@ -11,8 +11,9 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableType, UNNAMED_TABLE};
 use datafusion::optimizer::OptimizerRule;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -34,7 +35,7 @@ use crate::profiles::{DataVersions, ProfileSource, ProfileStore, TableReport};
 use crate::recorded::Record;
 use crate::residuals::Residuals;
 use crate::synopses::{ForeignKey, SynopsesReport};
-use crate::{RelataError, Result, estimate, explain, join_order, sql};
+use crate::{RelataError, Result, dynamic_filters, estimate, explain, join_order, sql};
 
 /// Tables profiled at a time.
 const PROFILED_AT_A_TIME: usize = 2;
@@ -206,9 +207,17 @@ impl Relata {
     }
 
     /// Join ordering as a logical rule, for engines that plan with a query planner of their own, as Ballista does; it orders what
-    /// is profiled already. With [`Self::install`] there is no need of it, and no harm.
+    /// is profiled already. With [`Self::install`] there is no need of it, and no harm. An engine that hands filters of running
+    /// joins to its scans needs [`Self::check_dynamic_filters`] as well.
     pub fn optimizer_rule(&self) -> Arc<dyn OptimizerRule + Send + Sync> {
         Arc::new(JoinOrder { relata: self.clone() })
+    }
+
+    /// Wraps DataFusion's rule for the filters of running joins, where it is among these, in one that keeps back those that went
+    /// to another column of the same name (<https://github.com/apache/datafusion/issues/25244>): which do depends on the order of
+    /// the joins. Sessions with [`Self::install`] have it.
+    pub fn check_dynamic_filters(rules: &mut [Arc<dyn PhysicalOptimizerRule + Send + Sync>]) {
+        dynamic_filters::check(rules);
     }
 
     /// Profiles every table of every schema that has no profile yet, then joins their samples; the reports are in the order
@@ -261,7 +270,9 @@ impl Relata {
     /// When there is no such table. One that cannot be profiled is reported in [`TableReport::error`].
     pub async fn profile_table(&self, ctx: &SessionContext, table: TableReference) -> Result<TableReport> {
         let provider = ctx.table_provider(table.clone()).await.map_err(|_| RelataError::NoTable(table.to_string()))?;
-        Ok(self.profile_provider(self.profiling_session(ctx), table, provider, false).await)
+        let session = self.profiling_session(ctx);
+        let name = full_name(&session, table);
+        Ok(self.profile_provider(session, name, provider, false).await)
     }
 
     /// Profiles on a task of its own, so that several tables use several threads and a panic in a scan stays there.
@@ -291,7 +302,9 @@ impl Relata {
         report
     }
 
-    /// Profiles the tables of `plan` that have no profile, until the time budget is spent.
+    /// Profiles the tables of `plan` that have no profile, until the time budget is spent. A table that takes longer is profiled
+    /// to its end, for later queries, none of which waits for longer than this one has; what is a table of this query alone, as
+    /// that of a table function, is not profiled.
     pub(crate) async fn profile_tables_of(&self, plan: &LogicalPlan, session: &dyn Session, budget: Duration) {
         let mut unseen: Vec<Table> = Vec::new();
         let _ = plan.apply_with_subqueries(|node| {
@@ -301,7 +314,7 @@ impl Relata {
                 && self.profiles.get(&provider).is_none()
                 && !unseen.iter().any(|(_, known)| Arc::ptr_eq(known, &provider))
             {
-                unseen.push((scan.table_name.clone(), provider));
+                unseen.push((full_name(session, scan.table_name.clone()), provider));
             }
             Ok(TreeNodeRecursion::Continue)
         });
@@ -311,13 +324,44 @@ impl Relata {
         let Some(alone) = self.profiles.session(session) else { return };
         let start = Instant::now();
         for (name, provider) in unseen {
+            if !self.is_kept(session, &name, &provider).await {
+                continue;
+            }
             let left = budget.saturating_sub(start.elapsed());
-            let profiled = self.profile_provider(alone.clone(), name, provider, false);
+            let profiled = match self.profiles.begin(&provider) {
+                Ok(running) => {
+                    let (relata, session) = (self.clone(), alone.clone());
+                    tokio::spawn(async move {
+                        relata.profile_provider(session, name, provider, false).await;
+                        drop(running);
+                    })
+                    .map(drop)
+                    .boxed()
+                }
+                Err(earlier) if earlier.since.elapsed() < budget => earlier.finished().boxed(),
+                Err(_) => {
+                    count(&self.counters.postponed);
+                    continue;
+                }
+            };
             if tokio::time::timeout(left, profiled).await.is_err() {
                 count(&self.counters.postponed);
                 return;
             }
         }
+    }
+
+    /// Whether a later query can find the profile of a table that has this full name in a plan: the table is in the catalog under it,
+    /// was read without one, or its profile is stored.
+    async fn is_kept(&self, session: &dyn Session, name: &TableReference, provider: &Arc<dyn TableProvider>) -> bool {
+        if name.table() == UNNAMED_TABLE || self.profiles.stored(name, provider).is_some() {
+            return true;
+        }
+        let catalog = name.catalog().and_then(|catalog| session.catalog_list().catalog(catalog));
+        let Some(schema) = catalog.zip(name.schema()).and_then(|(catalog, schema)| catalog.schema(schema)) else {
+            return false;
+        };
+        schema.table(name.table()).await.ok().flatten().is_some_and(|found| Arc::ptr_eq(&found, provider))
     }
 
     pub(crate) fn estimator(&self) -> Estimator<'_> {
@@ -395,9 +439,9 @@ impl Relata {
 
     /// The optimized plan of a query with its joins in relata's order.
     async fn ordered(&self, state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+        let config = RelataConfig::of(state.config_options()).unwrap_or(&self.config);
         let plan = optimized(state, sql).await?;
-        let partitions = state.config().target_partitions();
-        Ok(join_order::reorder(&self.estimator(), &self.config, self.cost_model.as_ref(), partitions, plan)?)
+        Ok(self.order(config, state.config().target_partitions(), &plan).0)
     }
 
     /// What relata did so far.
@@ -406,10 +450,16 @@ impl Relata {
     }
 }
 
-/// A table and its name.
+/// The full name of a table.
+pub(crate) fn full_name(session: &dyn Session, table: TableReference) -> TableReference {
+    let catalog = &session.config_options().catalog;
+    table.resolve(&catalog.default_catalog, &catalog.default_schema).into()
+}
+
+/// A table and its full name.
 pub(crate) type Table = (TableReference, Arc<dyn TableProvider>);
 
-/// Every table of every schema, by name.
+/// Every table of every schema but views, which are planned as their queries, by name.
 pub(crate) async fn tables(ctx: &SessionContext) -> Result<Vec<Table>> {
     let mut tables: Vec<Table> = Vec::new();
     for catalog_name in ctx.catalog_names() {
@@ -420,7 +470,7 @@ pub(crate) async fn tables(ctx: &SessionContext) -> Result<Vec<Table>> {
             };
             for table in schema.table_names() {
                 let name = TableReference::full(catalog_name.as_str(), schema_name.as_str(), table.as_str());
-                if let Some(provider) = schema.table(&table).await? {
+                if let Some(provider) = schema.table(&table).await?.filter(|one| one.table_type() != TableType::View) {
                     tables.push((name, provider));
                 }
             }

@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use datafusion::catalog::{CatalogProviderList, Session};
 use datafusion::common::DFSchema;
 use datafusion::common::config::{ConfigOptions, TableOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
@@ -30,7 +32,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::config::RelataConfig;
 use crate::counters::{Counters, count};
-use crate::dynamic_filters::{self, CheckedPushdown};
+use crate::dynamic_filters;
 use crate::estimate::Estimator;
 use crate::join_methods::{self, JoinMethods};
 use crate::optimizer::Relata;
@@ -62,11 +64,38 @@ impl RelataQueryPlanner {
         }
     }
 
-    /// The plan with its joins reordered, as it was where anything goes wrong; and the rows of its nodes. The experts are asked
-    /// where the best plan without them takes long enough to be worth their time, and keep that plan unless another is predicted
-    /// to be clearly better.
-    fn order(&self, config: &RelataConfig, partitions: usize, plan: &LogicalPlan) -> (LogicalPlan, Option<QueryRows>) {
-        let mut estimator = self.relata.estimator();
+    /// Plans a query that could not be planned with relata, or not at all.
+    async fn plan_without(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let planned = self.plan_inside(plan, session).await?;
+        count(&self.relata.counters.failures);
+        Ok(planned)
+    }
+}
+
+impl Relata {
+    /// The plan with its joins reordered, as it was where anything goes wrong, a panic included; and the rows of its nodes.
+    pub(crate) fn order(
+        &self,
+        config: &RelataConfig,
+        partitions: usize,
+        plan: &LogicalPlan,
+    ) -> (LogicalPlan, Option<QueryRows>) {
+        let order = AssertUnwindSafe(|| self.order_in_steps(config, partitions, plan));
+        catch_unwind(order).unwrap_or_else(|_| {
+            count(&self.counters.failures);
+            (plan.clone(), None)
+        })
+    }
+
+    /// The experts are asked where the best plan without them takes long enough to be worth their time, and keep that plan unless
+    /// another is predicted to be clearly better.
+    fn order_in_steps(
+        &self,
+        config: &RelataConfig,
+        partitions: usize,
+        plan: &LogicalPlan,
+    ) -> (LogicalPlan, Option<QueryRows>) {
+        let mut estimator = self.estimator();
         if config.expert_cost <= 0.0 || !config.statistics || estimator.experts.is_none() {
             return self.order_by(&estimator, config, partitions, plan);
         }
@@ -91,7 +120,7 @@ impl RelataQueryPlanner {
         partitions: usize,
         plan: &LogicalPlan,
     ) -> (LogicalPlan, Option<QueryRows>) {
-        let model = self.relata.cost_model.as_ref();
+        let model = self.cost_model.as_ref();
         let ordered = if config.join_reordering {
             join_order::reorder(estimator, config, model, partitions, plan.clone()).unwrap_or_else(|_| {
                 count(&estimator.counters.failures);
@@ -114,6 +143,12 @@ impl QueryPlanner for RelataQueryPlanner {
         let explained = explain::explained(plan);
         let explains = config.explain && explained.is_some();
         let records = config.record > 0 && explained.is_none();
+        if let LogicalPlan::Dml(dml) = plan
+            && let Ok(provider) = source_as_provider(&dml.target)
+        {
+            // What it changes is another table.
+            self.relata.profiles.remove(&provider);
+        }
         if !config.enabled || !(explains || records || has_join(plan)) {
             return self.plan_inside(plan, session).await;
         }
@@ -123,19 +158,24 @@ impl QueryPlanner for RelataQueryPlanner {
                 let budget = Duration::from_millis(config.profile_budget_ms);
                 self.relata.profile_tables_of(plan, session, budget).await;
             }
-            self.order(config, session.config().target_partitions(), plan)
+            self.relata.order(config, session.config().target_partitions(), plan)
         } else {
             (plan.clone(), None)
         };
         let mut planning = PlanningSession::new(session, known, config, &self.relata);
         if !(explains || records) {
-            return self.plan_inside(&ordered, &planning).await;
+            return match self.plan_inside(&ordered, &planning).await {
+                Ok(planned) => Ok(planned),
+                Err(_) => self.plan_without(plan, session).await,
+            };
         }
         let clock = if explains { self.relata.clock().await } else { None };
         let query = explain::explained(&ordered).map_or(&ordered, |explained| explained.as_ref());
         let memory_limit = memory_limit(session.runtime_env());
         planning.rules = explain::rules(&self.relata.estimator(), query, clock, memory_limit, planning.rules);
-        let planned = self.plan_inside(&ordered, &planning).await?;
+        let Ok(planned) = self.plan_inside(&ordered, &planning).await else {
+            return self.plan_without(plan, session).await;
+        };
         if explains {
             return Ok(explain::answered(&self.relata.estimator(), &ordered, planned));
         }
@@ -180,9 +220,7 @@ impl<'a> PlanningSession<'a> {
             rules: inner.physical_optimizers().to_vec(),
             table_options: inner.table_options().clone(),
         };
-        for rule in session.rules.iter_mut().filter(|rule| rule.name() == dynamic_filters::CHECKED) {
-            *rule = Arc::new(CheckedPushdown(Arc::clone(rule)));
-        }
+        dynamic_filters::check(&mut session.rules);
         let Some(known) = known else { return session };
         let options = session.config.options_mut();
         options.optimizer.use_statistics_registry = true;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use datafusion::catalog::{Session, TableProvider};
@@ -21,10 +21,11 @@ use relata_featurize::logical::column_features;
 use relata_featurize::profile::{ProfileConfig, TableProfile};
 use relata_featurize::relative::TableInput;
 use relata_featurize::synopsis::JoinSynopsis;
+use tokio::sync::watch;
 
 use crate::counters::{Counters, count};
 
-mod stored;
+pub(crate) mod stored;
 
 pub(crate) use stored::{StoredProfile, others};
 
@@ -117,6 +118,38 @@ pub(crate) struct ProfileStore {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) config: ProfileConfig,
     pub(crate) versions: Option<Arc<dyn DataVersions>>,
+    /// The tables that queries are having profiled, by the address of the provider.
+    pub(crate) running: Arc<Mutex<HashMap<usize, Earlier>>>,
+}
+
+/// The profiling of a table that another query has begun.
+#[derive(Debug, Clone)]
+pub(crate) struct Earlier {
+    pub(crate) since: Instant,
+    ended: watch::Receiver<()>,
+}
+
+impl Earlier {
+    /// Waits for its end.
+    pub(crate) async fn finished(mut self) {
+        // The sender is gone once it is dropped.
+        while self.ended.changed().await.is_ok() {}
+    }
+}
+
+/// The profiling of a table, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    all: Arc<Mutex<HashMap<usize, Earlier>>>,
+    /// It keeps its address for as long.
+    provider: Arc<dyn TableProvider>,
+    _ended: watch::Sender<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&address(&self.provider));
+    }
 }
 
 /// Says which version of a table's data there is, for tables whose data is not in local files.
@@ -130,7 +163,21 @@ impl ProfileStore {
     /// An empty store with the settings of this one.
     pub(crate) fn emptied(&self) -> Self {
         let (directory, config, versions) = (self.directory.clone(), self.config.clone(), self.versions.clone());
-        Self { entries: RwLock::default(), directory, config, versions }
+        Self { entries: RwLock::default(), directory, config, versions, running: Arc::default() }
+    }
+
+    /// Begins to profile a table for a query.
+    ///
+    /// # Errors
+    /// With the earlier begin of another query that has not ended.
+    pub(crate) fn begin(&self, provider: &Arc<dyn TableProvider>) -> Result<Running, Earlier> {
+        let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(earlier) = all.get(&address(provider)) {
+            return Err(earlier.clone());
+        }
+        let (sender, ended) = watch::channel(());
+        all.insert(address(provider), Earlier { since: Instant::now(), ended });
+        Ok(Running { all: Arc::clone(&self.running), provider: Arc::clone(provider), _ended: sender })
     }
 
     /// The store for other experts above the same data expert: without what the experts made of the columns.

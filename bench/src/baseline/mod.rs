@@ -213,12 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn stored_coefficients_are_of_this_layout_or_refused() {
+    fn coefficients_of_another_layout_are_refused() {
         let stored: Linear = serde_json::from_str(STORED).unwrap();
-        assert_eq!(Linear::stored().is_ok(), stored.layout == LAYOUT_VERSION);
-        let Ok(linear) = Linear::stored() else { return };
-        assert!(linear.regressions.iter().flatten().all(|r| r.means.len() == r.slopes.len() && r.nodes > 0));
-        let joins = linear.regressions[1].is_some();
-        assert_eq!(linear.rows(&graph()).map(f64::is_finite), joins.then_some(true));
+        let of = |layout| serde_json::to_string(&Linear { layout, ..stored.clone() }).unwrap();
+        let refused = Linear::parse(&of(LAYOUT_VERSION + 1)).unwrap_err().to_string();
+        assert!(refused.contains("run relata-bench baseline"), "{refused}");
+        let linear = Linear::parse(&of(LAYOUT_VERSION)).unwrap();
+        let regressions: Vec<&Regression> = linear.regressions.iter().flatten().collect();
+        assert_eq!(regressions.len(), 3);
+        assert!(regressions.iter().all(|r| r.means.len() == r.slopes.len() && r.nodes > 0));
+        assert!(linear.rows(&graph()).is_some_and(f64::is_finite));
     }
 }

@@ -10,8 +10,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::{SliceRandom, index};
 use relata_experts::in_context::{Labels, MOST_CLASSES};
-use relata_featurize::synthesis::{FeatureColumn, FeatureTable, FeatureValues, LabelledTable, SynthesisConfig};
-use serde::Deserialize;
+use relata_experts::weights::sha256;
+use relata_featurize::synthesis::{
+    FeatureColumn, FeatureTable, FeatureValues, LabelledTable, Reference, SynthesisConfig,
+};
+use serde::{Deserialize, Serialize};
 
 use super::PredictOptions;
 use crate::database::{Database, Role};
@@ -27,7 +30,7 @@ const MOST_FEATURES: usize = 120;
 const SETTINGS: &str = include_str!("../../predict/tasks.json");
 
 /// What else a task needs.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
     /// The column of the entity's time.
@@ -45,7 +48,7 @@ struct Settings {
 }
 
 /// A task of `schema.json`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Entry {
     name: String,
     entity_table: String,
@@ -54,14 +57,14 @@ struct Entry {
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Key {
     One(String),
     Several(Vec<String>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Classification,
@@ -144,10 +147,11 @@ pub(crate) fn tasks(options: &PredictOptions) -> Result<Vec<Prepared>> {
                 continue;
             }
             let kept = format!(
-                "{name}-{}-{}{}.tasks",
+                "{name}-{}-{}{}-{}.tasks",
                 entry.name,
                 options.depth,
-                if options.shuffle_keys { "-shuffled" } else { "" }
+                if options.shuffle_keys { "-shuffled" } else { "" },
+                fingerprint(entry, &settings)?
             );
             let file = options.output.join("features").join(kept);
             if !file.is_file() {
@@ -169,6 +173,13 @@ pub(crate) fn tasks(options: &PredictOptions) -> Result<Vec<Prepared>> {
     bar.finish_and_clear();
     ensure!(!prepared.is_empty(), "no tasks in {}", options.corpus.display());
     Ok(prepared)
+}
+
+/// A short hash of what decides the features of a task beside its data and the command line.
+fn fingerprint(entry: &Entry, settings: &Settings) -> Result<String> {
+    let mut hash = sha256(&serde_json::to_vec(&(entry, settings, MOST_ROWS, MOST_FEATURES))?);
+    hash.truncate(8);
+    Ok(hash)
 }
 
 /// The features of a task's rows, in the order of their times, and what the rows refer to.
@@ -227,10 +238,13 @@ async fn make(
     let at = times.map(|times| rows.iter().map(|row| times[*row as usize]).collect());
     let label = take_label(&label, &rows);
     let mut entities = FeatureTable { rows: (0..rows.len() as u64).collect(), columns: vec![] };
-    for key in relations.references.iter().filter(|key| key.table == table && key.columns.len() == 1) {
-        let referring = tasks::take_rows(batch.column(column_of(table, &key.columns[0])?), &rows)?;
+    let schema = batch.schema();
+    let here = hidden.iter().filter(|(of, _)| *of == table);
+    let unseen: Vec<&str> = here.map(|(_, column)| schema.field(*column).name().as_str()).collect();
+    for column in entity_columns(&relations.references, table, &unseen) {
+        let referring = tasks::take_rows(batch.column(column_of(table, column)?), &rows)?;
         let values = tasks::values(&referring, true)?.context("a key of no type")?;
-        entities.columns.push(FeatureColumn { name: key.columns[0].clone(), values });
+        entities.columns.push(FeatureColumn { name: column.to_owned(), values });
     }
     let depth = settings.depth.unwrap_or(options.depth).min(options.depth.max(1));
     let rows = Rows { table, key, hidden, rows, at };
@@ -239,6 +253,12 @@ async fn make(
     let features = tasks::features(&context, &database, &relations, &rows, &config).await?;
     let entities = LabelledTable { name: "entities".to_owned(), features: entities, label: label.clone() };
     Ok([LabelledTable { name: entry.name.clone(), features, label }, entities])
+}
+
+/// The columns of a table that refer to rows on their own, without those that are hidden.
+fn entity_columns<'a>(references: &'a [Reference], table: usize, hidden: &[&str]) -> Vec<&'a str> {
+    let of_table = references.iter().filter(|key| key.table == table && key.columns.len() == 1);
+    of_table.map(|key| key.columns[0].as_str()).filter(|column| !hidden.contains(column)).collect()
 }
 
 fn is_known(label: &FeatureValues, row: usize) -> bool {
@@ -288,4 +308,45 @@ fn finish(name: String, table: LabelledTable, entities: LabelledTable, in_time: 
     };
     let entities = entities.features.columns.into_iter().filter_map(codes).collect();
     Prepared { name, features, label, entities, in_time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_columns_are_no_entities() {
+        let reference = |table, columns: &[&str]| Reference {
+            table,
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+            references: 2,
+            referenced: columns.iter().map(|_| "id".to_owned()).collect(),
+        };
+        let references = [
+            reference(0, &["winner_id"]),
+            reference(0, &["home_id"]),
+            reference(0, &["season", "ground"]),
+            reference(1, &["away_id"]),
+            reference(0, &["best_player_id"]),
+        ];
+        assert_eq!(entity_columns(&references, 0, &["winner_id", "best_player_id"]), ["home_id"]);
+        assert_eq!(entity_columns(&references, 1, &["winner_id"]), ["away_id"]);
+    }
+
+    #[test]
+    fn other_settings_are_other_features() {
+        let entry = |target: &str| Entry {
+            name: "winner".to_owned(),
+            entity_table: "matches".to_owned(),
+            entity_key: Key::One("match_id".to_owned()),
+            target_column: target.to_owned(),
+            kind: Kind::Classification,
+        };
+        let settings: Settings = serde_json::from_str(r#"{"time": "date"}"#).unwrap();
+        let first = fingerprint(&entry("winner_id"), &settings).unwrap();
+        assert_eq!((first.len(), &first), (8, &fingerprint(&entry("winner_id"), &settings).unwrap()));
+        let hiding = Settings { hide: vec!["matches.score".to_owned()], ..settings.clone() };
+        assert_ne!(first, fingerprint(&entry("winner_id"), &hiding).unwrap());
+        assert_ne!(first, fingerprint(&entry("loser_id"), &settings).unwrap());
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::scores::{Score, means};
+use super::scores::{Score, means, shown};
 
 /// The tasks that weights have seen, with their scores.
 pub(super) type Stages = BTreeMap<u64, Vec<Score>>;
@@ -16,7 +16,7 @@ pub(super) fn print(stages: &Stages) -> String {
     let mut rows = vec![];
     for (seen, scores) in stages {
         for (shots, [area, r2]) in means(scores) {
-            rows.push(vec![seen.to_string(), shots.to_string(), format!("{area:.4}"), format!("{r2:.4}")]);
+            rows.push(vec![seen.to_string(), shots.to_string(), shown(area, 4), shown(r2, 4)]);
         }
     }
     crate::score::figures::table(&[&["synthetic tasks seen", "examples", "AUC", "R2"]], rows)

@@ -1,9 +1,9 @@
 //! How good predictions are, and who is better.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use plotters::prelude::*;
 use relata_experts::in_context::Labels;
 use serde::{Deserialize, Serialize};
@@ -105,14 +105,19 @@ pub(super) fn write(folder: &Path, name: &str, scores: &[Score]) -> Result<()> {
 }
 
 /// All scores in a folder.
+///
+/// # Errors
+/// When the folder holds none, or a file is damaged.
 pub(super) fn read(folder: &Path) -> Result<Vec<Score>> {
-    let mut files: Vec<_> = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("no results at {}", folder.display()))?;
+    let mut files: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
     let mut scores = vec![];
     for file in files {
         scores.extend(read_lines::<Score>(&file)?);
     }
+    ensure!(!scores.is_empty(), "no results at {}", folder.display());
     Ok(scores)
 }
 
@@ -127,44 +132,41 @@ struct Reached {
 
 type ByTask<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Score>>>;
 
-/// By number of examples, then name. Only tasks that everyone has predicted count.
+/// By number of examples, then name. Only tasks count that everyone has predicted who has predicted any with as many examples.
 fn summary(scores: &[Score]) -> BTreeMap<usize, (usize, BTreeMap<&str, Reached>)> {
-    let mut names: Vec<&str> = scores.iter().map(|score| score.name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
     let mut shots: BTreeMap<usize, ByTask<'_>> = BTreeMap::new();
     for score in scores {
         let task = shots.entry(score.shots).or_default().entry(score.task.as_str()).or_default();
         task.entry(score.name.as_str()).or_default().push(score);
     }
+    shots.into_iter().map(|(shots, tasks)| (shots, of_shots(tasks))).collect()
+}
+
+/// The number of common tasks, and what each name reached in them.
+fn of_shots(tasks: ByTask<'_>) -> (usize, BTreeMap<&str, Reached>) {
     let mean = |values: &mut dyn Iterator<Item = f64>| {
         let values: Vec<f64> = values.collect();
         if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
     };
-    let summary = |tasks: ByTask<'_>| {
-        let common: Vec<_> = tasks.into_values().filter(|task| task.len() == names.len()).collect();
-        let of_name = |name: &str| {
-            let own =
-                |classes: bool| common.iter().map(|task| &task[name]).filter(move |own| own[0].classes == classes);
-            let ranks = &mut common.iter().map(|task| {
-                let score =
-                    |name: &str| task[name].iter().map(|score| score.score).sum::<f64>() / task[name].len() as f64;
-                let mine = score(name);
-                let better = names.iter().filter(|other| score(other) > mine + 1e-9).count();
-                let equal = names.iter().filter(|other| (score(other) - mine).abs() <= 1e-9).count();
-                better as f64 + (equal + 1) as f64 / 2.0
-            });
-            Reached {
-                area: mean(&mut own(true).map(|own| mean(&mut own.iter().map(|score| score.score)))),
-                r2: mean(&mut own(false).map(|own| mean(&mut own.iter().map(|score| score.score)))),
-                nmae: mean(&mut own(false).map(|own| mean(&mut own.iter().filter_map(|score| score.nmae)))),
-                rank: mean(ranks),
-            }
-        };
-        (common.len(), names.iter().map(|name| (*name, of_name(name))).collect())
+    let names: BTreeSet<&str> = tasks.values().flat_map(|names| names.keys().copied()).collect();
+    let common: Vec<_> = tasks.into_values().filter(|task| task.len() == names.len()).collect();
+    let of_name = |name: &str| {
+        let own = |classes: bool| common.iter().map(|task| &task[name]).filter(move |own| own[0].classes == classes);
+        let ranks = &mut common.iter().map(|task| {
+            let score = |name: &str| task[name].iter().map(|score| score.score).sum::<f64>() / task[name].len() as f64;
+            let mine = score(name);
+            let better = names.iter().filter(|other| score(other) > mine + 1e-9).count();
+            let equal = names.iter().filter(|other| (score(other) - mine).abs() <= 1e-9).count();
+            better as f64 + (equal + 1) as f64 / 2.0
+        });
+        Reached {
+            area: mean(&mut own(true).map(|own| mean(&mut own.iter().map(|score| score.score)))),
+            r2: mean(&mut own(false).map(|own| mean(&mut own.iter().map(|score| score.score)))),
+            nmae: mean(&mut own(false).map(|own| mean(&mut own.iter().filter_map(|score| score.nmae)))),
+            rank: mean(ranks),
+        }
     };
-    // Names are borrowed from the scores for as long as these.
-    shots.into_iter().map(|(shots, tasks)| (shots, summary(tasks))).collect()
+    (common.len(), names.iter().map(|name| (*name, of_name(name))).collect())
 }
 
 /// Mean AUC and mean R2 of one name's scores, by number of examples.
@@ -173,6 +175,11 @@ pub(super) fn means(scores: &[Score]) -> BTreeMap<usize, [f64; 2]> {
         names.into_values().next().map(|reached| (shots, [reached.area, reached.r2]))
     };
     summary(scores).into_iter().filter_map(of).collect()
+}
+
+/// A mean, or a dash for that of nothing.
+pub(super) fn shown(mean: f64, decimals: usize) -> String {
+    if mean.is_nan() { "-".to_owned() } else { format!("{mean:.decimals$}") }
 }
 
 /// A table by number of examples.
@@ -184,10 +191,10 @@ pub(super) fn print(scores: &[Score]) -> String {
                 shots.to_string(),
                 tasks.to_string(),
                 name.to_owned(),
-                format!("{:.4}", reached.area),
-                format!("{:.4}", reached.r2),
-                format!("{:.4}", reached.nmae),
-                format!("{:.2}", reached.rank),
+                shown(reached.area, 4),
+                shown(reached.r2, 4),
+                shown(reached.nmae, 4),
+                shown(reached.rank, 2),
             ]);
         }
     }
@@ -243,22 +250,34 @@ mod tests {
         assert!((area(&[1, 0], 2, &shares(&[0.2, 0.9]))).abs() < 1e-12);
     }
 
+    fn score(name: &str, task: &str, shots: usize, score: f64) -> Score {
+        let (name, task) = (name.to_owned(), task.to_owned());
+        Score { name, task, classes: true, shots, seed: 0, score, nmae: None }
+    }
+
     #[test]
     fn ranks_count_tasks_of_all() {
-        let score = |name: &str, task: &str, score| Score {
-            name: name.to_owned(),
-            task: task.to_owned(),
-            classes: true,
-            shots: 16,
-            seed: 0,
-            score,
-            nmae: None,
-        };
-        let scores = [score("a", "t", 0.9), score("b", "t", 0.8), score("a", "u", 0.6)];
+        let scores = [score("a", "t", 16, 0.9), score("b", "t", 16, 0.8), score("a", "u", 16, 0.6)];
         let summary = summary(&scores);
         let (tasks, names) = &summary[&16];
         assert_eq!(*tasks, 1);
         assert!((names["a"].rank - 1.0).abs() < 1e-12 && (names["b"].rank - 2.0).abs() < 1e-12);
         assert!(print(&scores).contains("0.9000"));
+    }
+
+    #[test]
+    fn who_has_fewer_numbers_of_examples_takes_none_away() {
+        let scores = [score("a", "t", 16, 0.9), score("a", "t", 64, 0.7), score("control", "t", 64, 0.5)];
+        let summary = summary(&scores);
+        assert_eq!((summary[&16].0, summary[&64].0), (1, 1));
+        assert_eq!(summary[&16].1.keys().collect::<Vec<_>>(), [&"a"]);
+        assert!((summary[&64].1["control"].rank - 2.0).abs() < 1e-12);
+        // No task has numbers.
+        let text = print(&scores);
+        assert!(text.contains(" - ") && !text.contains("NaN"), "{text}");
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(folder.path()).unwrap_err().to_string().contains("no results"));
+        write(folder.path(), "a", &scores).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), scores);
     }
 }

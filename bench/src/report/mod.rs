@@ -66,7 +66,7 @@ pub fn run(options: &ReportOptions) -> Result<()> {
         runs(&report, &stem, options, &mut page)?;
     }
     for (system, used) in options.beside.iter().zip(used) {
-        ensure!(used, "{} has no query of the runs", system.path.display());
+        ensure!(used, "{} has no query of the runs over tables read in the same way", system.path.display());
     }
     let path = options.output.join("README.md");
     std::fs::write(&path, page.trim_end().to_owned() + "\n").with_context(|| path.display().to_string())

@@ -25,6 +25,7 @@ use relata::cli::measure::{Runs, measure};
 use relata::cli::session::{SessionOptions, parse_bytes};
 use serde::{Deserialize, Serialize};
 
+use crate::arguments::{at_least_one, seconds};
 use crate::corpus::Source;
 use crate::machine::Provenance;
 use crate::score::contender::NamedPath;
@@ -62,16 +63,16 @@ pub struct RunOptions {
     #[arg(long, value_enum, value_delimiter = ',')]
     pub with: Vec<Contender>,
     /// Repetitions of each query
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub repeat: usize,
     /// Further repetitions of the queries that look more than 1.2 times slower under relata than by default
     #[arg(long, value_name = "REPETITIONS", default_value_t = 0)]
     pub confirm: usize,
     /// Seconds after which a query is given up [default: none]
-    #[arg(long, value_parser = positive)]
+    #[arg(long, value_parser = seconds)]
     pub timeout: Option<f64>,
     /// Partitions a query runs in [default: one per core]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
     /// Read the tables into memory first
     #[arg(long)]
@@ -155,7 +156,6 @@ struct JobQuery {
 /// # Errors
 /// When the queries or a database cannot be read, or the result cannot be written. Failed queries are part of the report.
 pub async fn run(options: &RunOptions) -> Result<RunReport> {
-    ensure!(options.repeat > 0, "--repeat must be at least 1");
     let jobs = jobs(options)?;
     let settings = Settings {
         provenance: Provenance::collect(weights()),
@@ -194,7 +194,11 @@ pub async fn run(options: &RunOptions) -> Result<RunReport> {
     bar.finish_and_clear();
     let mut report = RunReport::new(settings, queries);
     for system in &options.beside {
-        ensure!(report.beside(system)?, "{} has none of these queries", system.path.display());
+        ensure!(
+            report.beside(system)?,
+            "{} has none of these queries over tables read in the same way",
+            system.path.display()
+        );
     }
     Ok(report)
 }
@@ -308,14 +312,4 @@ impl RunOptions {
             output: None,
         }
     }
-}
-
-/// Parses a positive number of seconds.
-fn positive(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .map(|_| seconds)
-        .ok_or_else(|| "must be a positive number of seconds".to_owned())
 }

@@ -66,6 +66,8 @@ struct BesideLine {
     #[serde(default)]
     timeout: bool,
     error: Option<String>,
+    /// Whether the tables were read into memory first, where the system can do either.
+    in_memory: Option<bool>,
 }
 
 impl RunReport {
@@ -87,7 +89,8 @@ impl RunReport {
         Ok(Self::new(settings, queries.collect::<Result<_>>()?))
     }
 
-    /// Puts another system's times beside those of the optimizers, and says whether it has any of the queries.
+    /// Puts another system's times beside those of the optimizers, and says whether it has any of the queries; times over files do
+    /// not fit a run in memory, nor the other way round.
     ///
     /// # Errors
     /// When the file is missing or damaged.
@@ -95,6 +98,9 @@ impl RunReport {
         let lines: Vec<BesideLine> = read_lines(&system.path)?;
         let mut found = false;
         for line in lines {
+            if line.in_memory.is_some_and(|in_memory| in_memory != self.settings.in_memory) {
+                continue;
+            }
             let Some(query) = self.queries.iter_mut().find(|query| query.id == line.id) else { continue };
             let wrong = query.answer.zip(line.answer).is_some_and(|(known, answer)| (known - answer).abs() > 0.5);
             let execution_us: Vec<u64> = line.seconds.iter().map(|seconds| (1e6 * seconds) as u64).collect();

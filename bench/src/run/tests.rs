@@ -104,7 +104,13 @@ fn another_system_stands_beside() {
     assert_eq!((summary.n, summary.wrong, summary.timeouts, summary.different), (2, 1, 1, 0));
     assert!(near(summary.geometric_mean, (5.0 * 0.001_f64).sqrt()) && summary.confirmed.is_none(), "{summary:?}");
     std::fs::write(&path, "{\"id\": \"z\"}\n").unwrap();
-    assert!(!report.beside(&system(path)).unwrap());
+    assert!(!report.beside(&system(path.clone())).unwrap());
+    let id = report.queries[0].id.clone();
+    for (in_memory, fits) in [("true", false), ("false", true)] {
+        let line = format!("{{\"id\": \"{id}\", \"in_memory\": {in_memory}, \"version\": \"1.4\"}}\n");
+        std::fs::write(&path, line).unwrap();
+        assert_eq!(report.beside(&system(path.clone())).unwrap(), fits);
+    }
 }
 
 #[tokio::test]

@@ -23,9 +23,14 @@ use rand::seq::index;
 use rand::{Rng, SeedableRng};
 use relata_experts::prior::{PriorConfig, generate};
 use relata_featurize::synthesis::{FeatureValues, LabelledTable, Relations, SynthesisConfig};
+use serde::{Deserialize, Serialize};
 
 use super::{Rows, entities, features, relations, take_rows, times, values};
 use crate::database::{Database, Table, quote};
+use crate::manifest;
+
+/// File beside the tasks that says how they were made.
+const MANIFEST: &str = "tasks.json";
 
 /// Rows that a table has at least, to be predicted.
 const LEAST_ROWS: usize = 120;
@@ -59,6 +64,13 @@ pub struct TasksOptions {
     pub jobs: usize,
 }
 
+/// What decides the content of a folder beside its seeds.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    tasks: usize,
+    rows: u32,
+}
+
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct TasksReport {
@@ -73,10 +85,11 @@ pub struct TasksReport {
 /// Writes the tasks of every database that is not there yet.
 ///
 /// # Errors
-/// When the tasks of a database cannot be made or written.
+/// When the output holds tasks of other options, or the tasks of a database cannot be made or written.
 pub fn run(options: &TasksOptions) -> Result<TasksReport> {
     ensure!(options.jobs > 0, "--jobs must be at least 1");
-    std::fs::create_dir_all(&options.output)?;
+    let manifest = Manifest { tasks: options.tasks, rows: options.rows };
+    manifest::check(&options.output, MANIFEST, &manifest, PartialEq::eq)?;
     let start = Instant::now();
     let bar = ProgressBar::new(options.synthetic);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} databases  {elapsed} (+{eta})")?);
@@ -327,5 +340,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert_eq!(run(&options).unwrap().complete, 5);
         assert_eq!(format!("{:?}", LabelledTable::read_all(&file).unwrap()), format!("{tasks:?}"));
+        let other = run(&TasksOptions { rows: 601, ..options });
+        assert!(other.unwrap_err().to_string().contains("other options"));
     }
 }

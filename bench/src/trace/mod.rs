@@ -21,6 +21,7 @@ use relata_featurize::trace::{DatabaseTrace, Execution, LabelledAnswer, TracedQu
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Role};
+use crate::manifest;
 use crate::profiles::Without;
 use crate::queries::{Generator, Kind};
 pub use execute::{ExecuteOptions, Executor, Planners};
@@ -105,7 +106,7 @@ const MOST_REPORTED_ROWS: f64 = 2e6;
 const WORKLOAD_VERSION: u32 = 4;
 
 /// What decides the content of a trace.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Manifest {
     #[serde(default)]
     workload: u32,
@@ -130,6 +131,38 @@ struct Manifest {
     batch_size: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     memory_limit: Option<usize>,
+    /// Of executions; not said of older traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout: Option<f64>,
+}
+
+impl Manifest {
+    fn new(options: &TraceOptions) -> Self {
+        Self {
+            workload: WORKLOAD_VERSION,
+            layout: LAYOUT_VERSION,
+            seed: options.seed,
+            rows: options.rows,
+            tables: options.tables,
+            queries: options.queries,
+            kinds: options.kinds.clone(),
+            subplans: options.subplans,
+            without: options.without,
+            execute: options.execute,
+            reports: options.reports,
+            repeat: options.repeat,
+            threads: options.threads.clone(),
+            batch_size: options.batch_size.clone(),
+            memory_limit: options.memory_limit,
+            timeout: (options.execute > 0).then_some(options.timeout),
+        }
+    }
+
+    /// Whether what was found was made as is wanted.
+    fn agree(found: &Self, wanted: &Self) -> bool {
+        let timeout = found.timeout.or(wanted.timeout);
+        *wanted == Self { timeout, ..found.clone() }
+    }
 }
 
 /// A database to trace.
@@ -180,8 +213,7 @@ pub fn run(options: &TraceOptions) -> Result<TraceReport> {
             );
         }
     }
-    std::fs::create_dir_all(&options.output).with_context(|| options.output.display().to_string())?;
-    check_manifest(options)?;
+    manifest::check(&options.output, MANIFEST, &Manifest::new(options), Manifest::agree)?;
     let synthetic = (0..options.synthetic as u64).map(|index| Source::Synthetic(options.seed.wrapping_add(index)));
     let folders = options.database.iter().cloned().map(Source::Folder);
     let sources: Vec<Source> = synthetic.chain(folders).collect();
@@ -353,40 +385,6 @@ fn execute(
     Ok(executions)
 }
 
-/// Writes how the traces are made, or makes sure that those which are there were made in the same way.
-fn check_manifest(options: &TraceOptions) -> Result<()> {
-    let manifest = Manifest {
-        workload: WORKLOAD_VERSION,
-        layout: LAYOUT_VERSION,
-        seed: options.seed,
-        rows: options.rows,
-        tables: options.tables,
-        queries: options.queries,
-        kinds: options.kinds.clone(),
-        subplans: options.subplans,
-        without: options.without,
-        execute: options.execute,
-        reports: options.reports,
-        repeat: options.repeat,
-        threads: options.threads.clone(),
-        batch_size: options.batch_size.clone(),
-        memory_limit: options.memory_limit,
-    };
-    let path = options.output.join(MANIFEST);
-    if path.exists() {
-        let text = std::fs::read_to_string(&path)?;
-        let found: Manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        ensure!(
-            found == manifest,
-            "{} was made with other options or by another version ({})",
-            options.output.display(),
-            text.trim()
-        );
-        return Ok(());
-    }
-    std::fs::write(&path, serde_json::to_string(&manifest)? + "\n").with_context(|| path.display().to_string())
-}
-
 /// `LO..HI`, both included.
 pub(crate) fn parse_range(text: &str) -> Result<(usize, usize)> {
     let (low, high) = text.split_once("..").context("expected LO..HI")?;
@@ -471,6 +469,13 @@ mod tests {
             assert!(scans.clone().all(|((_, observed), estimated)| observed.rows.is_some() && estimated.is_some()));
             assert!(execution.machine.is_valid());
         }
+        let resumed = |timeout| run(&options(output.path(), &[more.as_slice(), &["--timeout", timeout]].concat()));
+        assert!(resumed("9").unwrap_err().to_string().contains("other options"));
+        // As it was written before timeouts were.
+        let manifest = output.path().join(MANIFEST);
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        std::fs::write(&manifest, text.replace(r#","timeout":10.0"#, "")).unwrap();
+        assert_eq!(resumed("9").unwrap().complete, 1);
         let busy = run(&options(output.path(), &["--synthetic", "1", "--execute", "9"]));
         assert!(busy.unwrap_err().to_string().contains("--jobs 1"));
     }

@@ -13,12 +13,13 @@ use datafusion::common::TableReference;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig};
 use datafusion::prelude::SessionContext;
 
 use super::error::{CliError, Result};
 use super::keys::Keys;
 use super::session::{SessionOptions, session};
+use crate::profiles::stored::file_url;
 use crate::{ForeignKey, Relata};
 
 /// The file that declares keys.
@@ -239,7 +240,7 @@ async fn open_table(ctx: &SessionContext, path: &Path, format: Format) -> Result
     };
     let listing = ListingOptions::new(file_format).with_file_extension("");
     let in_words = |error: datafusion::error::DataFusionError| one_line(&error.strip_backtrace());
-    let url = file_url(path)?;
+    let url = file_url(path).ok_or("its path is not valid Unicode")?;
     let schema = listing.infer_schema(&ctx.state(), &url).await.map_err(in_words)?;
     if schema.fields().is_empty() {
         return Err("is empty".to_owned());
@@ -260,23 +261,6 @@ fn probe_csv(path: &Path) -> Result<(), String> {
         _ if start.contains(&0) => Err("is not CSV: it holds zero bytes".to_owned()),
         _ => Ok(()),
     }
-}
-
-/// The file as a URL. Paths given to DataFusion as text would have `*`, `?` and `[` taken for patterns.
-fn file_url(path: &Path) -> Result<ListingTableUrl, String> {
-    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    let text = path.to_str().ok_or("its path is not valid Unicode")?;
-    let mut url = String::from(if text.starts_with('/') { "file://" } else { "file:///" });
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' | b':' => url.push(byte.into()),
-            b'\\' if cfg!(windows) => url.push('/'),
-            _ => {
-                let _ = write!(url, "%{byte:02X}");
-            }
-        }
-    }
-    ListingTableUrl::parse(url).map_err(|error| one_line(&error.strip_backtrace()))
 }
 
 /// A message without line breaks.

@@ -287,7 +287,8 @@ impl Dependent {
 }
 
 /// The side of a join each of whose rows it looks up, with the type it has as the left one; `None` for other joins, and where
-/// the condition reads nothing of that side, so that the join has no place among the other nodes.
+/// the condition reads nothing of that side, so that the join has no place among the other nodes, or reads a column of the other
+/// side that is one of this side as well once its projections are gone.
 fn preserved_side(join: &Join) -> Option<(bool, JoinType)> {
     let moved = join.filter.iter().any(is_volatile) || join.on.iter().any(|(l, r)| is_volatile(l) || is_volatile(r));
     let (left, join_type) = match join.join_type {
@@ -298,10 +299,24 @@ fn preserved_side(join: &Join) -> Option<(bool, JoinType)> {
         }
         JoinType::Inner | JoinType::Full => return None,
     };
-    let preserved = if left { &join.left } else { &join.right };
+    let (preserved, other) = if left { (&join.left, &join.right) } else { (&join.right, &join.left) };
+    let mut read = join.filter.iter().flat_map(Expr::column_refs).filter(|column| other.schema().has_column(column));
+    if read.any(|column| is_hidden(preserved, column)) {
+        return None;
+    }
     let keys = join.on.iter().flat_map(|(l, r)| if left { l.column_refs() } else { r.column_refs() });
     let filter = join.filter.iter().flat_map(Expr::column_refs);
     keys.chain(filter).any(|column| preserved.schema().has_column(column)).then_some((left, join_type))
+}
+
+/// Whether a column is somewhere in a region but not in its result.
+fn is_hidden(plan: &LogicalPlan, column: &Column) -> bool {
+    match plan {
+        LogicalPlan::Join(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_) => {
+            plan.inputs().iter().any(|input| input.schema().has_column(column) || is_hidden(input, column))
+        }
+        _ => false,
+    }
 }
 
 /// Whether the preserved side of a join is its right one.

@@ -108,7 +108,7 @@ impl StoredProfile {
         let extension = table.options().file_extension.as_str();
         let added = self.paths.iter().zip(&self.files).filter(|(_, file)| !old.files.contains(file));
         let added = added.filter(|(path, _)| path.to_str().is_some_and(|path| path.ends_with(extension)));
-        let urls = added.map(|(path, _)| ListingTableUrl::parse(path.to_str()?).ok()).collect::<Option<Vec<_>>>()?;
+        let urls = added.map(|(path, _)| file_url(path)).collect::<Option<Vec<_>>>()?;
         let schema = provider.schema();
         if urls.is_empty() || *old.schema().fields() != *schema.fields() {
             return None;
@@ -152,6 +152,22 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Option<()> {
     let mut inside: Vec<PathBuf> = path.read_dir().ok()?.map(|e| Some(e.ok()?.path())).collect::<Option<_>>()?;
     inside.sort();
     inside.iter().try_for_each(|path| collect(path, files))
+}
+
+/// The file as a URL; `None` where its path is not valid Unicode. Paths given to DataFusion as text would have `*`, `?` and `[`
+/// taken for patterns.
+pub(crate) fn file_url(path: &Path) -> Option<ListingTableUrl> {
+    let path = std::path::absolute(path).ok()?;
+    let text = path.to_str()?;
+    let mut url = String::from(if text.starts_with('/') { "file://" } else { "file:///" });
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' | b':' => url.push(byte.into()),
+            b'\\' if cfg!(windows) => url.push('/'),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    ListingTableUrl::parse(url).ok()
 }
 
 /// A hash of the name, size and time of a file.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt64Array,
+};
 use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
 use relata::{ProfileConfig, Relata, RelataError};
 
-use crate::Sessions;
+use crate::{Sessions, rows};
 
 /// A table larger than its sample and one that it refers to.
 fn shop(rows: i64) -> Sessions {
@@ -145,6 +147,7 @@ async fn what_has_no_approximate_answer_says_so() {
         ("SELECT MIN(s.kind) FROM sales s", "numbers"),
         ("SELECT AVG(s.price) FROM sales s LEFT JOIN shops h ON s.shop = h.id", "inner joins"),
         ("SELECT MAX(s.amount) OVER () FROM sales s", "aggregate"),
+        ("SELECT COUNT(*) FROM sales s WHERE s.amount > $1", "parameters"),
     ] {
         let error = answer(sql).await.unwrap_err();
         assert!(matches!(error, RelataError::NoAnswer(_)) && error.to_string().contains(reason), "{sql}: {error}");
@@ -153,6 +156,26 @@ async fn what_has_no_approximate_answer_says_so() {
     for call in ["approx_answer()", "approx_answer(1)", "approx_answer('SELECT s.price FROM sales s')"] {
         let error = sessions.learned.sql(&format!("SELECT * FROM {call}")).await.unwrap_err();
         assert!(error.to_string().contains("approx"), "{call}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_no_float_holds_are_within_their_intervals() {
+    let sessions = Sessions::new(Relata::pretrained().unwrap());
+    let large = UInt64Array::from(vec![u64::MAX, u64::MAX - 5, 1]);
+    let odd = Int64Array::from(vec![(1 << 60) + 1, (1 << 60) + 3, (1 << 60) + 9]);
+    let digits = [12_345_678_901_234_567_890_123, 99_999_999_999_999_999_999_999, 5].map(Some);
+    let decimals = Decimal128Array::from_iter(digits).with_precision_and_scale(38, 5).unwrap();
+    let columns: [(&str, ArrayRef); 3] = [("u", Arc::new(large)), ("i", Arc::new(odd)), ("d", Arc::new(decimals))];
+    sessions.register("wide", &RecordBatch::try_from_iter(columns).unwrap());
+    for column in ["u", "i", "d"] {
+        for aggregate in ["MIN", "MAX"] {
+            let call = format!("SELECT {aggregate}({column}) AS a FROM wide");
+            let sql = format!(
+                "SELECT t.a >= x.a_lower AND t.a <= x.a_upper AS within FROM approx_answer('{call}') x, ({call}) t"
+            );
+            assert!(rows(&sessions.learned, &sql).await.unwrap()[1].contains("true"), "{call}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use datafusion::arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Decimal128Array, DurationSecondArray, Float64Array, Int64Array, Int64Builder,
@@ -10,10 +10,14 @@ use datafusion::arrow::array::{
     new_null_array,
 };
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::exec_err;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{ScalarUDF, Volatility, create_udf};
 use datafusion::physical_plan::collect;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 
 use relata::CounterValues;
 
@@ -293,4 +297,38 @@ async fn sixty_joins_in_a_chain() {
 async fn sixty_joins_in_a_star() {
     let counters = many_joins(61, |table| format!("t0.{} = t{table}.k", ["k", "v"][table % 2])).await;
     assert_eq!((counters.reordered, counters.kept), (1, 0), "{counters:?}");
+}
+
+/// A few rows and then nothing, of which nobody knows before.
+#[derive(Debug)]
+struct Rows(RecordBatch, AtomicUsize);
+
+impl PartitionStream for Rows {
+    fn schema(&self) -> &SchemaRef {
+        self.0.schema_ref()
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        // Those that were read are gone.
+        let first = self.1.fetch_add(1, Ordering::Relaxed) == 0;
+        let rows = first.then(|| Ok(self.0.clone()));
+        Box::pin(RecordBatchStreamAdapter::new(self.0.schema(), futures::stream::iter(rows)))
+    }
+}
+
+#[tokio::test]
+async fn streams_are_left_to_their_queries() {
+    let sessions = Sessions::new(pretrained());
+    sources::memory(&sessions);
+    let streams = [(); 2].map(|()| Arc::new(Rows(usual(), AtomicUsize::new(0))));
+    for (ctx, stream) in sessions.both().into_iter().zip(&streams) {
+        let partitions = vec![Arc::<Rows>::clone(stream) as _];
+        let table = StreamingTable::try_new(usual().schema(), partitions).unwrap().with_infinite_table(true);
+        ctx.register_table("stream", Arc::new(table)).unwrap();
+    }
+    let report = sessions.relata.profile_table(&sessions.learned, "stream".into()).await.unwrap();
+    assert!(report.error.is_some_and(|error| error.contains("unbounded")));
+    let sql = "SELECT s.v, c.name, t.name FROM stream s JOIN customer c ON c.id = s.k JOIN town t ON t.id = c.town";
+    assert!(sessions.same(sql).await > 0);
+    assert_eq!(streams.map(|stream| stream.1.load(Ordering::Relaxed)), [1, 1]);
 }

@@ -19,7 +19,7 @@ const CORE: [&str; 6] = [
     "SELECT * FROM region r JOIN town t ON t.region = r.id JOIN customer c ON c.town = t.id WHERE t.region IS NOT NULL",
 ];
 
-const JOINS: [&str; 14] = [
+const JOINS: [&str; 15] = [
     // Outer joins above, below and between inner ones.
     "SELECT c.id, t.name, r.label FROM customer c RIGHT JOIN town t ON c.town = t.id JOIN region r ON t.region = r.id",
     "SELECT c.id, t.id, r.label FROM customer c FULL JOIN town t ON c.town = t.id LEFT JOIN region r ON t.region = r.id",
@@ -34,6 +34,9 @@ const JOINS: [&str; 14] = [
     "SELECT c.id, t.name FROM customer c LEFT ANTI JOIN orders o ON o.customer = c.id AND o.amount > 5
      JOIN town t ON c.town = t.id JOIN region r ON r.id = t.region",
     "SELECT i.id, i.kind FROM orders o RIGHT SEMI JOIN item i ON o.item = i.id",
+    // A projection hides one of two columns of a name.
+    "SELECT COUNT(*), SUM(amount) FROM (SELECT orders.amount FROM orders JOIN customer ON orders.customer = customer.id
+     JOIN item ON item.id = orders.item) LEFT SEMI JOIN customer ON orders.amount = customer.age AND customer.id > orders.amount",
     // Self joins.
     "SELECT a.id, b.id, d.id FROM customer a JOIN customer b ON a.name = b.name JOIN customer d ON b.town = d.town
      WHERE a.id < b.id AND d.age > 40",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{Date32Array, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -15,6 +15,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions};
+use tokio::sync::Semaphore;
 
 use crate::{Sessions, batch};
 
@@ -130,5 +131,53 @@ impl TableProvider for CustomTable {
             return exec_err!("the table is broken");
         }
         Ok(MemorySourceConfig::try_new_exec(&[vec![self.rows.clone()]], self.schema(), projection.cloned())?)
+    }
+}
+
+/// A table whose scan to profile it does not begin before it is told to.
+#[derive(Debug)]
+pub(crate) struct SlowTable {
+    table: CustomTable,
+    profiled: AtomicUsize,
+    gate: Semaphore,
+}
+
+impl SlowTable {
+    pub(crate) fn new(rows: RecordBatch) -> Self {
+        Self { table: CustomTable::new(rows), profiled: AtomicUsize::new(0), gate: Semaphore::new(0) }
+    }
+
+    /// How often it was begun to be profiled.
+    pub(crate) fn profiled(&self) -> usize {
+        self.profiled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.gate.close();
+    }
+}
+
+#[async_trait]
+impl TableProvider for SlowTable {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if !session.config_options().execution.enable_file_stream_work_stealing {
+            self.profiled.fetch_add(1, Ordering::Relaxed);
+            assert!(self.gate.acquire().await.is_err(), "it is closed, not opened");
+        }
+        self.table.scan(session, projection, filters, limit).await
     }
 }
