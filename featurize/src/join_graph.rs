@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, NullEquality};
 use datafusion_expr::utils::split_conjunction;
@@ -529,6 +530,45 @@ pub fn column_of(expr: &Expr) -> Option<&Column> {
         Expr::TryCast(cast) => column_of(&cast.expr),
         Expr::Alias(alias) => column_of(&alias.expr),
         _ => None,
+    }
+}
+
+/// Whether the casts around a column of this type leave its values and their order as they are.
+pub(crate) fn keeps_values_in_order(expr: &Expr, column: &DataType) -> bool {
+    fn of_type<'a>(expr: &'a Expr, column: &'a DataType) -> Option<&'a DataType> {
+        let (inner, target, or_null) = match expr {
+            Expr::Column(_) => return Some(column),
+            Expr::Alias(alias) => return of_type(&alias.expr, column),
+            Expr::Cast(cast) => (&cast.expr, cast.field.data_type(), false),
+            Expr::TryCast(cast) => (&cast.expr, cast.field.data_type(), true),
+            _ => return None,
+        };
+        is_faithful(of_type(inner, column)?, target, or_null).then_some(target)
+    }
+    of_type(expr, column).is_some()
+}
+
+/// Whether a cast keeps values and their order; one that may fail makes them NULL where it is `or_null`.
+fn is_faithful(from: &DataType, to: &DataType, or_null: bool) -> bool {
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    match (from, to) {
+        _ if from == to => true,
+        (DataType::Dictionary(_, values), _) => is_faithful(values, to, or_null),
+        (DataType::Boolean, _) => to.is_integer() || to.is_floating(),
+        _ if from.is_integer() && to.is_integer() => {
+            let wider = to.primitive_width() > from.primitive_width();
+            !or_null || (wider && (to.is_signed_integer() || from.is_unsigned_integer()))
+        }
+        _ if from.is_integer() => to.is_floating() || (to.is_decimal() && !or_null),
+        _ if from.is_floating() => to.is_floating() && to.primitive_width() >= from.primitive_width(),
+        (
+            DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale),
+            DataType::Decimal128(_, kept) | DataType::Decimal256(_, kept),
+        ) => kept >= scale && !or_null,
+        _ if from.is_decimal() => to.is_floating(),
+        (DataType::Date32, DataType::Timestamp(_, None)) => true,
+        (DataType::Timestamp(unit, zone), DataType::Timestamp(finer, same)) => finer >= unit && zone == same,
+        _ => is_text(from) && is_text(to),
     }
 }
 

@@ -11,15 +11,15 @@ use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use datafusion::arrow::record_batch::RecordBatchOptions;
 use datafusion::arrow::row::{RowConverter, SortField};
-use datafusion::common::DFSchema;
 use datafusion::common::cast::as_float64_array;
-use datafusion_expr::Expr;
+use datafusion::common::{Column, DFSchema, ExprSchema};
+use datafusion_expr::{Expr, ExprSchemable};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::JoinEstimator;
 use super::trees::Tree;
-use crate::join_graph::{JoinGraph, RelationSet};
+use crate::join_graph::{JoinGraph, RelationSet, keeps_values_in_order};
 use crate::key_sample::KeySample;
 use crate::selectivity::physical;
 use crate::sketch::{Domain, Reading, key_hash};
@@ -34,7 +34,9 @@ pub struct ValueExpr {
     /// The expression.
     pub expr: Expr,
     /// The columns it reads: relation, column of its table, and what the expression calls it.
-    columns: SmallVec<[(usize, usize, datafusion::common::Column); 2]>,
+    columns: SmallVec<[(usize, usize, Column); 2]>,
+    /// Whether it is one of them, under casts that change no number.
+    is_column: bool,
 }
 
 impl ValueExpr {
@@ -46,7 +48,14 @@ impl ValueExpr {
             let relation = graph.relations.iter().position(|r| r.plan.schema().has_column(&name))?;
             Some((relation, graph.relations[relation].table_column(&name)?, name))
         });
-        Some(Self { columns: columns.collect::<Option<_>>()?, expr })
+        let columns: SmallVec<[(usize, usize, Column); 2]> = columns.collect::<Option<_>>()?;
+        let is_column = columns.first().is_some_and(|(relation, _, name)| {
+            let schema = graph.relations[*relation].plan.schema();
+            // Times of another unit are other numbers.
+            let same = |own: &DataType| expr.get_type(schema.as_ref()).is_ok_and(|t| t == *own || !t.is_temporal());
+            ExprSchema::data_type(schema.as_ref(), name).is_ok_and(|own| same(own) && keeps_values_in_order(&expr, own))
+        });
+        Some(Self { columns, expr, is_column })
     }
 
     /// The relations it reads.
@@ -60,18 +69,9 @@ impl ValueExpr {
         self.columns.iter().map(|(relation, column, _)| (*relation, *column))
     }
 
-    /// The one column that it is, as relation and column of its table.
+    /// The one column whose numbers it has, as relation and column of its table.
     pub fn column(&self) -> Option<(usize, usize)> {
-        let is_column = matches!(strip_casts(&self.expr), Expr::Column(_));
-        self.columns().next().filter(|_| is_column)
-    }
-}
-
-fn strip_casts(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Cast(cast) => strip_casts(&cast.expr),
-        Expr::Alias(alias) => strip_casts(&alias.expr),
-        other => other,
+        self.columns().next().filter(|_| self.is_column)
     }
 }
 

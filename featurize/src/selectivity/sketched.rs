@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use datafusion_expr::{BinaryExpr, Expr, Operator};
 
 use super::{mirrored, relative_literal};
-use crate::join_graph::column_of;
+use crate::join_graph::{column_of, keeps_values_in_order};
 use crate::profile::TableProfile;
 use crate::sketch::{Value, scalar_value};
 
@@ -189,10 +189,6 @@ impl Sketched {
             sum = sum.zip(side.selectivity).map(|(n, s)| n + s);
             bound = bound.zip(side.bound).map(|(l, r): (f64, f64)| l + r);
             equalities &= matches!(side.kind, PredicateKind::Equal | PredicateKind::InList);
-            if matches!(side.kind, PredicateKind::Or) {
-                // A chain of ORs over one column is an IN list that the simplifier unfolded.
-                equalities = side.selectivity.is_some() && self.columns.len() == 1;
-            }
             self.literals.extend(side.literals);
         }
         // Equalities on one column exclude each other.
@@ -246,8 +242,11 @@ fn equality_bound(profile: &TableProfile, column: usize, value: &Value) -> Optio
     }
 }
 
+/// The column of the table that an expression is, under casts that change none of its values.
 fn table_column(expr: &Expr, profile: &TableProfile) -> Option<usize> {
-    profile.schema().index_of(&column_of(expr)?.name).ok()
+    let schema = profile.schema();
+    let column = schema.index_of(&column_of(expr)?.name).ok()?;
+    keeps_values_in_order(expr, schema.field(column).data_type()).then_some(column)
 }
 
 /// `column` and `literal` as a column of the table and a value of its type.

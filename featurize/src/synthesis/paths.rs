@@ -205,7 +205,11 @@ impl Walk<'_> {
         for (index, reference) in references() {
             // The row that was come from, again.
             let back = place.step == Step::Backward(index);
-            if reference.table == place.table && !back && self.may_read(place, &reference.columns) {
+            if reference.table == place.table
+                && !back
+                && self.may_read(place, &reference.columns)
+                && self.is_settled(reference)
+            {
                 steps.push((reference.references, Step::Forward(index)));
             }
         }
@@ -293,6 +297,16 @@ impl Walk<'_> {
         aggregates.sort_by_key(|(rank, _)| *rank);
         told.extend(aggregates.into_iter().map(|(_, feature)| feature));
         told
+    }
+
+    /// Whether later rows cannot change which row is referred to: there is one at most, or the earliest is known.
+    fn is_settled(&self, reference: &super::Reference) -> bool {
+        let (table, columns) = (reference.references, &reference.referenced);
+        let time = self.relations.tables[table].time.as_ref();
+        !self.has_cutoff
+            || self.relations.is_key(table, columns)
+            || !is_timed(self.relations, table)
+            || time.is_some_and(|time| !columns.contains(time) && !self.task.hides(table, time))
     }
 
     /// The other relation's name, with the referring columns where its name alone does not tell the reference.

@@ -402,6 +402,27 @@ fn rows_without_a_time_have_that_of_the_rows_they_refer_to() {
 }
 
 #[test]
+fn a_row_that_a_later_one_may_displace_is_not_read() {
+    let coded = |codes: ArrayRef, sizes: ArrayRef, batches: ArrayRef| Relations {
+        tables: vec![
+            relation("users", vec![("id", whole([1, 2])), ("code", whole([5, 6]))], &["id"], None),
+            relation("codes", vec![("code", codes), ("size", sizes), ("batch", batches)], &[], None),
+            relation("batches", vec![("id", whole([1, 2])), ("day", times([Some(1), Some(9)]))], &["id"], Some("day")),
+        ],
+        references: vec![refers(0, &["code"], 1, &["code"]), refers(1, &["batch"], 2, &["id"])],
+    };
+    let before = coded(whole([5, 6]), whole([7, 8]), whole([1, 1]));
+    // Of the batch of day 9, in front of the others by their columns.
+    let after = coded(whole([5, 6, 5, 6]), whole([7, 8, 0, 0]), whole([1, 1, 2, 2]));
+    let users = |at: [Option<i64>; 2]| {
+        entities(vec![("row", whole([0, 1])), ("id", whole([1, 2])), ("at", times(at))], &["id"], Some("at"))
+    };
+    let [before, after] =
+        [before, after].map(|relations| run(&relations, &task(0, &["id"], &[]), &users([Some(5), Some(5)]), depth(3)));
+    assert_eq!(before, after);
+}
+
+#[test]
 fn columns_of_all_kinds_of_types() {
     let dictionary: DictionaryArray<Int32Type> = ["u", "v"].into_iter().collect();
     let columns: Vec<(&str, ArrayRef)> = vec![

@@ -1,8 +1,12 @@
 //! Estimates of queries and EXPLAIN.
 
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, StringArray, TimestampSecondArray};
+use datafusion::arrow::datatypes::Float64Type;
 use relata::{Origin, PlanEstimate, Relata, RelataError};
 
-use crate::{Sessions, pretrained, sources};
+use crate::{Sessions, batch, pretrained, sources};
 
 const JOIN: &str = "FROM customer c JOIN town t ON c.town = t.id JOIN orders o ON o.customer = c.id WHERE t.region = 1";
 
@@ -48,6 +52,36 @@ async fn whole_tables_are_known() {
             assert!((estimate.estimate - rows).abs() < 1e-6, "{sql}: {estimate:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn casts_are_not_taken_for_their_columns() {
+    let sessions = Sessions::new(pretrained());
+    let prices = Float64Array::from_iter_values((0..3000).map(|i| f64::from(i % 100) / 10.0));
+    let texts =
+        StringArray::from_iter_values((0..3000).map(|i| if i % 4 == 0 { "x".into() } else { (i % 9).to_string() }));
+    let times = TimestampSecondArray::from_iter_values((0..3000).map(|i| 1_704_067_200 + i * 1800));
+    let columns: [(&str, ArrayRef); 3] =
+        [("price", Arc::new(prices)), ("text", Arc::new(texts)), ("at", Arc::new(times))];
+    sessions.register("sold", &batch(columns));
+    sessions.relata.profile(&sessions.learned).await.unwrap();
+    for filter in [
+        "CAST(price AS BIGINT) = 3",
+        "CAST(price AS INT) IN (3, 4, 5)",
+        "TRY_CAST(text AS INT) IS NULL",
+        "TRY_CAST(text AS INT) = 3",
+        "CAST(at AS DATE) = DATE '2024-01-05'",
+        "price = 1 OR (price >= 5 AND price IS NOT NULL) OR price = 2",
+    ] {
+        let sql = format!("SELECT * FROM sold WHERE {filter}");
+        let truth = sessions.same(&sql).await as f64;
+        let estimate = sessions.relata.estimate_sql(&sessions.learned, &sql).await.unwrap();
+        let off = (estimate.estimate / truth).max(truth / estimate.estimate);
+        assert!(off < 1.5 && estimate.upper >= truth, "{filter}: {truth}, {estimate:?}");
+    }
+    let sql = "SELECT AVG(CAST(CAST(price AS INT) AS DOUBLE)) FROM sold WHERE price BETWEEN 4.5 AND 4.6";
+    let answers = sessions.relata.answer(&sessions.learned, sql).await.unwrap();
+    assert_eq!(answers[0].column(0).as_primitive::<Float64Type>().value(0), 4.0);
 }
 
 #[tokio::test]
