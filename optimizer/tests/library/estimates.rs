@@ -81,7 +81,8 @@ async fn casts_are_not_taken_for_their_columns() {
     }
     let sql = "SELECT AVG(CAST(CAST(price AS INT) AS DOUBLE)) FROM sold WHERE price BETWEEN 4.5 AND 4.6";
     let answers = sessions.relata.answer(&sessions.learned, sql).await.unwrap();
-    assert_eq!(answers[0].column(0).as_primitive::<Float64Type>().value(0), 4.0);
+    let answer = answers[0].column(0).as_primitive::<Float64Type>().value(0);
+    assert!((answer - 4.0).abs() < 1e-9, "{answer}");
 }
 
 #[tokio::test]
